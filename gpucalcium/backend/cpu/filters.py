@@ -1,0 +1,145 @@
+"""Spatial filters of frames: Gaussian, box, and correlation with any small kernel. Twin: backend/cuda/filters.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium.backend import stencils
+from gpucalcium.backend.cpu._threads import share
+
+BLOCK = 2048  # pixels summed at a time: 8 KiB of output and as much input per tap stay in L1
+
+
+def gaussian(
+    frames: NDArray, sigma: Sequence[float], radius: Sequence[int], border: str
+) -> NDArray[np.float32]:
+    """Frames filtered by a sampled, unit-sum Gaussian of side ``2 radius + 1``, axis after axis.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype
+    sigma, radius : one per spatial axis, pixels
+    border : {"constant", "replicate", "reflect", "reflect101"}
+
+    Returns
+    -------
+    (n, d1, d2[, d3]) float32
+        Summed in float32 in the order of the taps; the twins agree to 2e-6 of the largest value.
+        NaN wherever the kernel touches a NaN.
+    """
+    return _filtered(frames, stencils.separable_gaussian(sigma, radius), border)
+
+
+def box(frames: NDArray, size: Sequence[int], border: str) -> NDArray[np.float32]:
+    """Mean over a box of `size` pixels per axis, the centre at ``size // 2``; else as `gaussian`."""
+    return _filtered(frames, stencils.separable_box(size), border)
+
+
+def correlate(frames: NDArray, kernel: NDArray, border: str) -> NDArray[np.float32]:
+    """Frames correlated (kernel not flipped) with an n-dimensional `kernel`, centre at ``size // 2``; else as `gaussian`."""
+    return _filtered(frames, [np.asarray(kernel, np.float64)], border)
+
+
+class _Pass(NamedTuple):
+    """One kernel, made ready for frames of one shape (2-D frames have a first axis of length 1)."""
+
+    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    """Per axis, the source index of each position of the padded frame, -1 for zero."""
+    before: tuple[int, int, int]
+    offsets: NDArray[np.int64]
+    """Per tap, how far it lies from the first one in the flat padded frame."""
+    weights: NDArray[np.float32]
+
+
+def _filtered(frames: NDArray, kernels: Sequence[NDArray[np.float64]], border: str) -> NDArray[np.float32]:
+    frames = frames.astype(stencils.compiled_dtype(frames.dtype, wide="f4"), copy=False)
+    dims = (1,) * (4 - frames.ndim) + frames.shape[1:]
+    passes = tuple(_pass(k.reshape((1,) * (3 - k.ndim) + k.shape), dims, border) for k in kernels)
+    out = np.empty(frames.shape, np.float32)
+    volumes, results = frames.reshape((-1, *dims)), out.reshape((-1, *dims))
+    share(len(frames), lambda first, last: _filter_frames(volumes, passes, first, last, results))
+    return out
+
+
+def _pass(kernel: NDArray[np.float64], dims: tuple[int, ...], border: str) -> _Pass:
+    at, weights = stencils.taps(kernel)
+    before = tuple(int(b) for b in np.maximum(-at.min(0), 0))
+    after = tuple(int(a) for a in np.maximum(at.max(0), 0))
+    rows = tuple(stencils.border_index(n, b, a, border) for n, b, a in zip(dims, before, after, strict=True))
+    strides = np.array([len(rows[1]) * len(rows[2]), len(rows[2]), 1])
+    return _Pass(rows, before, (at + before) @ strides, weights)
+
+
+@nb.njit(nogil=True, cache=True)
+def _filter_frames(frames, passes, first, last, out):
+    d0, d1, d2 = out.shape[1:]
+    longest = 0
+    for p in passes:
+        longest = max(longest, len(p.rows[0]) * len(p.rows[1]) * len(p.rows[2]))
+    padded = np.empty(longest, np.float32)
+    summed = np.empty(longest, np.float32)
+    for t in range(first, last):
+        for k in range(len(passes)):
+            p = passes[k]
+            if k == 0:
+                _pad(frames[t], p.rows, p.before, padded)
+            else:
+                _pad(out[t], p.rows, p.before, padded)
+            p1, p2 = len(p.rows[1]), len(p.rows[2])
+            # In the flat padded frame a tap is one constant shift, whatever the axis: the sums run over
+            # whole planes, and those that straddle a row end are left out when the frame is cut out.
+            _sum_taps(padded, p.offsets, p.weights, summed[: ((d0 - 1) * p1 + d1 - 1) * p2 + d2])
+            for i in range(d0):
+                for j in range(d1):
+                    at = (i * p1 + j) * p2
+                    out[t, i, j] = summed[at : at + d2]
+
+
+@nb.njit(nogil=True, cache=True)
+def _pad(frame, rows, before, padded):
+    d2, p2, left = frame.shape[2], len(rows[2]), before[2]
+    at = 0
+    for i in rows[0]:
+        for j in rows[1]:
+            line = padded[at : at + p2]
+            at += p2
+            if i < 0 or j < 0:
+                line[:] = 0
+                continue
+            row = frame[i, j]
+            middle = line[left : left + d2]
+            for c in range(d2):
+                middle[c] = row[c]
+            for c in range(left):
+                line[c] = row[rows[2][c]] if rows[2][c] >= 0 else 0
+            for c in range(left + d2, p2):
+                line[c] = row[rows[2][c]] if rows[2][c] >= 0 else 0
+
+
+@nb.njit(nogil=True, cache=True)
+def _sum_taps(padded, offsets, weights, out):
+    for start in range(0, len(out), BLOCK):
+        sums = out[start : start + BLOCK]
+        n = len(sums)
+        sums[:] = 0
+        k = 0
+        while k + 4 <= len(weights):  # four taps at a time: a quarter of the loads and stores of the sums
+            w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            y0 = padded[start + offsets[k] :][:n]
+            y1 = padded[start + offsets[k + 1] :][:n]
+            y2 = padded[start + offsets[k + 2] :][:n]
+            y3 = padded[start + offsets[k + 3] :][:n]
+            for c in range(n):
+                sums[c] = (((sums[c] + w0 * y0[c]) + w1 * y1[c]) + w2 * y2[c]) + w3 * y3[c]
+            k += 4
+        while k < len(weights):
+            w0 = weights[k]
+            y0 = padded[start + offsets[k] :][:n]
+            for c in range(n):
+                sums[c] += w0 * y0[c]
+            k += 1
