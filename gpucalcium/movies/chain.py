@@ -1,0 +1,138 @@
+"""Several movies as one, and part of a movie as a movie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium.backend import FrameSource
+from gpucalcium.errors import MovieShapeError, ParameterError
+from gpucalcium.movies.source import PIECE, Source
+
+
+class Chain(Source):
+    """Movies of one field of view, one after the other; of the dtype that holds the values of all.
+
+    Raises
+    ------
+    MovieShapeError
+        No movie at all, or fields of view of different sizes.
+    """
+
+    def __init__(self, parts: Sequence[FrameSource]) -> None:
+        if not parts:
+            raise MovieShapeError("an empty list is no movie: name at least one file or array")
+        first = parts[0]
+        for part in parts[1:]:
+            if part.shape[1:] != first.shape[1:]:
+                raise MovieShapeError(
+                    f"Files have FOVs with different sizes: {_name(first)} has {first.shape[1:]}, {_name(part)} has "
+                    f"{part.shape[1:]}. Crop them to one size first"
+                )
+        name = _name(first) if len(parts) == 1 else f"{_name(first)} and {len(parts) - 1} more"
+        super().__init__(
+            (sum(map(len, parts)), *first.shape[1:]), np.result_type(*(part.dtype for part in parts)), name
+        )
+        self.parts = tuple(parts)
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        at = 0
+        while at < len(wanted):
+            index = int(np.searchsorted(self._starts, wanted[at], "right")) - 1
+            part, start = self.parts[index], int(self._starts[index])
+            inside = wanted[at:]
+            inside = inside[: len(range(inside.start, min(inside.stop, start + len(part)), inside.step))]
+            frames = slice(inside.start - start, inside.stop - start, inside.step)
+            into = out[at : at + len(inside)]
+            if part.dtype == self.dtype:
+                part.read(frames, into)
+            else:
+                into[...] = part.read(frames)
+            at += len(inside)
+
+
+class Selection(Source):
+    """Some frames of a movie, and part of its field of view.
+
+    Parameters
+    ----------
+    source : FrameSource
+    subindices : int, slice, range, sequence of int, boolean mask, or tuple of these
+        Frames; as a tuple, one selector per axis. A single frame stays a movie of one frame.
+    """
+
+    def __init__(self, source: FrameSource, subindices: Any) -> None:
+        selectors = subindices if isinstance(subindices, tuple) else (subindices,)
+        if len(selectors) > len(source.shape):
+            raise ParameterError(
+                f"subindices has {len(selectors)} selectors; {_name(source)} has {len(source.shape)} axes"
+            )
+        picked = [
+            _picked(s, n, axis) for axis, (s, n) in enumerate(zip(selectors, source.shape, strict=False))
+        ]
+        picked += [range(n) for n in source.shape[len(picked) :]]
+        super().__init__(tuple(map(len, picked)), source.dtype, f"{_name(source)} (part)")
+        self._source = source
+        self._frames, self._field = picked[0], picked[1:]
+        self._whole_field = all(
+            isinstance(axis, range) and axis == range(n)
+            for axis, n in zip(self._field, source.shape[1:], strict=True)
+        )
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        frames = self._frames[wanted.start : wanted.stop : wanted.step]
+        whole_frame = int(np.prod(self._source.shape[1:])) * self.dtype.itemsize
+        most = max(1, PIECE // whole_frame) if not self._whole_field else len(frames)
+        at = 0
+        for run in _runs(frames, most):
+            count = len(range(run.start, run.stop, run.step))
+            if self._whole_field:
+                self._source.read(run, out[at : at + count])
+            else:
+                out[at : at + count] = _cropped(self._source.read(run), self._field)
+            at += count
+
+
+def _picked(selector: Any, length: int, axis: int) -> range | NDArray[np.int64]:
+    """Indices of one axis; a range with positive step where that says it all."""
+    if isinstance(selector, range):
+        selector = np.asarray(selector)
+    if isinstance(selector, slice):
+        found = range(length)[selector]
+        return found if found.step > 0 else np.asarray(found)
+    if np.ndim(selector) == 0:
+        selector = [selector]
+    try:
+        picked = np.arange(length)[np.asarray(selector)]
+    except IndexError as err:
+        raise ParameterError(f"subindices of axis {axis}: {err}; its length is {length}") from err
+    step = int(picked[1] - picked[0]) if len(picked) > 1 else 1
+    if len(picked) and step > 0 and np.array_equal(picked, np.arange(picked[0], picked[-1] + 1, step)):
+        return range(int(picked[0]), int(picked[-1]) + 1, step)
+    return picked
+
+
+def _runs(frames: range | NDArray[np.int64], most: int) -> Iterable[slice]:
+    """The frames as slices of at most `most` frames."""
+    if isinstance(frames, range):
+        for at in range(0, len(frames), most):
+            part = frames[at : at + most]
+            yield slice(part.start, part.stop, part.step)
+    else:
+        for frame in map(int, frames):
+            yield slice(frame, frame + 1, 1)
+
+
+def _cropped(frames: NDArray, field: Sequence[range | NDArray[np.int64]]) -> NDArray:
+    for axis, picked in enumerate(field, 1):
+        index: Any = slice(picked.start, picked.stop, picked.step) if isinstance(picked, range) else picked
+        frames = frames[(slice(None),) * axis + (index,)]
+    return frames
+
+
+def _name(source: FrameSource) -> str:
+    return getattr(source, "name", type(source).__name__)

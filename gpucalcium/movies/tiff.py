@@ -1,0 +1,122 @@
+"""Reading of TIFF stacks."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import tifffile
+from numpy.typing import NDArray
+
+from gpucalcium.errors import MovieFileError
+from gpucalcium.movies.raw import RawSource
+from gpucalcium.movies.source import Source
+
+log = logging.getLogger(__name__)
+
+
+def open_tiff(path: Path) -> Source:
+    """Frames of the first series of a TIFF file: classic or Big, ImageJ, OME, ScanImage, compressed or not.
+
+    Four axes are (T, planes, rows, columns); axes of length 1 before the rows are dropped; a single page is one
+    frame. Stacks stored in one piece are read straight from the file, others page by page.
+
+    Raises
+    ------
+    MovieFileError
+        Not a TIFF file, truncated, or without pages.
+    """
+    try:
+        tiff = tifffile.TiffFile(path)
+        series = tiff.series[0]
+    except (
+        Exception
+    ) as err:  # a broken TIFF makes tifffile fail in many ways, all of which mean the same here
+        raise MovieFileError(
+            f"{path} cannot be read as TIFF: {type(err).__name__}: {err}. It may be truncated or empty; copy it again "
+            "from where it was recorded"
+        ) from err
+    pages: Sequence[Any] = series
+    shape = movie_shape(series.shape, series.axes)
+    if len(tiff.series) > 1:
+        if _is_written_frame_by_frame(tiff):
+            pages = [one[0] for one in tiff.series]
+            shape = (len(pages), *shape[1:])
+        else:
+            log.warning(
+                "%s: %d series of different images; the first is read: %s", path, len(tiff.series), shape
+            )
+    stored = series.dtype.newbyteorder(tiff.byteorder)
+    if pages is series and series.dataoffset is not None:
+        tiff.close()
+        return RawSource(path, shape, stored, series.dataoffset)
+    return PagesSource(path, shape, tiff, pages, series.keyframe)
+
+
+def _is_written_frame_by_frame(tiff: tifffile.TiffFile) -> bool:
+    """Whether every image of the file is a series of one page, and all are alike."""
+    first = tiff.series[0]
+    return all(len(s) == 1 and s.shape == first.shape and s.dtype == first.dtype for s in tiff.series)
+
+
+def movie_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
+    """Shape of the movie in a series: at least (1, rows, columns), other axes of length 1 dropped."""
+    if axes.endswith("S") and shape[-1] == 1:
+        shape = shape[:-1]
+    kept = tuple(n for n in shape[:-2] if n != 1)
+    return (*(kept or (1,)), *shape[-2:])
+
+
+class PagesSource(Source):
+    """Frames made of one or more pages; uncompressed ones are read straight, others decoded each on its own."""
+
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], tiff: tifffile.TiffFile, pages: Sequence[Any], keyframe: Any
+    ) -> None:
+        super().__init__(shape, keyframe.dtype, str(path))
+        self._pages, self._page_shape = pages, keyframe.shape
+        self._lock = (
+            Lock()
+        )  # for the reading of page directories; pixels are decoded by several threads at once
+        tiff.filehandle.set_lock(True)
+        self._per_frame = math.prod(self.shape[1:]) // math.prod(keyframe.shape)
+        if len(pages) != self._per_frame * len(self):
+            raise MovieFileError(
+                f"{path}: {len(pages)} pages do not make {len(self)} frames of {self.shape[1:]}"
+            )
+        self._raw: RawSource | None = None
+        if keyframe.is_contiguous and self._per_frame == 1:
+            self._raw = RawSource(path, shape, keyframe.dtype.newbyteorder(tiff.byteorder), self._places)
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        if self._raw is not None:
+            self._raw.read(slice(wanted.start, wanted.stop, wanted.step), out)
+            return
+        for at, frame in enumerate(wanted):
+            pages = out[at].reshape(self._per_frame, *self._page_shape)
+            for number, into in enumerate(pages, frame * self._per_frame):
+                self._decode(frame, number, into)
+
+    def _decode(self, frame: int, number: int, into: NDArray) -> None:
+        try:
+            into[...] = self._page(number).asarray(maxworkers=1)
+        except Exception as err:
+            raise MovieFileError(
+                f"{self.name}: frame {frame} (page {number}) cannot be decoded: {type(err).__name__}: {err}. The file "
+                "may be truncated; copy it again from where it was recorded"
+            ) from err
+
+    def _page(self, number: int) -> Any:
+        with self._lock:
+            page = self._pages[number]
+        if page is None:
+            raise MovieFileError(f"page {number} is not in the file")
+        return page
+
+    def _places(self, frames: range) -> list[int]:
+        """Byte at which each of the frames starts."""
+        return [self._page(frame).dataoffsets[0] for frame in frames]
