@@ -28,7 +28,10 @@ def along_axis(weights: NDArray[np.float64], axis: int, ndim: int) -> NDArray[np
 
 def separable_gaussian(sigma: Sequence[float], radius: Sequence[int]) -> list[NDArray[np.float64]]:
     """The 1-D kernels whose succession is a Gaussian filter, one per axis, each shaped for all axes."""
-    return [along_axis(gaussian_weights(s, r), a, len(sigma)) for a, (s, r) in enumerate(zip(sigma, radius, strict=True))]
+    return [
+        along_axis(gaussian_weights(s, r), a, len(sigma))
+        for a, (s, r) in enumerate(zip(sigma, radius, strict=True))
+    ]
 
 
 def separable_box(size: Sequence[int]) -> list[NDArray[np.float64]]:
@@ -51,8 +54,7 @@ def difference_kernel(sigma: Sequence[float], radius: Sequence[int]) -> NDArray[
     for s, r in zip(sigma, radius, strict=True):
         kernel = np.multiply.outer(kernel, gaussian_weights(s, r))
     disc = kernel >= kernel[0].max() * (1 - 1e-9)  # its own border pixels count, whatever the rounding
-    kernel = np.where(disc, kernel - kernel[disc].mean(), 0.0)
-    return kernel
+    return np.where(disc, kernel - kernel[disc].mean(), 0.0)
 
 
 def taps(kernel: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

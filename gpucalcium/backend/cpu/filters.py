@@ -41,16 +41,16 @@ def box(frames: NDArray, size: Sequence[int], border: str) -> NDArray[np.float32
 
 
 def correlate(frames: NDArray, kernel: NDArray, border: str) -> NDArray[np.float32]:
-    """Frames correlated (kernel not flipped) with an n-dimensional `kernel`, centre at ``size // 2``; else as `gaussian`."""
+    """Frames correlated with an n-dimensional `kernel` (not flipped), centre at ``size // 2``; else as `gaussian`."""
     return _filtered(frames, [np.asarray(kernel, np.float64)], border)
 
 
 class _Pass(NamedTuple):
     """One kernel, made ready for frames of one shape (2-D frames have a first axis of length 1)."""
 
-    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    rows: tuple[NDArray[np.int64], ...]
     """Per axis, the source index of each position of the padded frame, -1 for zero."""
-    before: tuple[int, int, int]
+    before: tuple[int, ...]
     offsets: NDArray[np.int64]
     """Per tap, how far it lies from the first one in the flat padded frame."""
     weights: NDArray[np.float32]
