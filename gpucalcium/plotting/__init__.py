@@ -1,0 +1,24 @@
+"""Figures for papers and reports; needs the extra ``gpucalcium[plot]``.
+
+Every function returns a `matplotlib.figure.Figure` that belongs to no window: show it in a notebook, or write it
+with `save_figure`. No display is needed and no state of pyplot is touched.
+"""
+
+from gpucalcium.plotting.components import component_figure
+from gpucalcium.plotting.contours import Outline, get_contours, outlines
+from gpucalcium.plotting.fields import draw_outlines, field_figure, footprint_figure
+from gpucalcium.plotting.style import save_figure
+from gpucalcium.plotting.traces import shift_figure, trace_figure
+
+__all__ = [
+    "Outline",
+    "component_figure",
+    "draw_outlines",
+    "field_figure",
+    "footprint_figure",
+    "get_contours",
+    "outlines",
+    "save_figure",
+    "shift_figure",
+    "trace_figure",
+]
