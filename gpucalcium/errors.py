@@ -71,3 +71,11 @@ class MemoryBudgetError(GpuCalciumError, MemoryError):
 
 class MissingExtraError(GpuCalciumError, ImportError):
     """An optional package is needed; the message names the extra to install."""
+
+
+class ResultsFileError(GpuCalciumError, ValueError):
+    """A file of results is truncated, corrupt or not written by a CNMF run."""
+
+
+class MissingWeightsError(GpuCalciumError, FileNotFoundError):
+    """A classifier is asked for and its weights are not there."""

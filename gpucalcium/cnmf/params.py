@@ -277,7 +277,7 @@ class CNMFParams:
 
     def trust_sizes(self) -> None:
         """Take the present `dims` as those of the present files, which are then not opened (they may be gone)."""
-        if self.data["fnames"] is not None and self.data["dims"] is not None:
+        if self.data["fnames"] and self.data["dims"] is not None:
             self._known_sizes[sizes_key(self.data)] = (tuple(self.data["dims"]), None)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

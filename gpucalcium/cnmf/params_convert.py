@@ -80,12 +80,17 @@ def read_json(path: str | Path) -> dict[str, Any]:
     ParameterError
         The text is not JSON, or not an object of parameters.
     """
+    return from_json(Path(path).read_text(encoding="utf-8"), str(path))
+
+
+def from_json(text: str, where: str = "the text") -> dict[str, Any]:
+    """`read_json` of a text; `where` names it in errors."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(text)
     except ValueError as err:
-        raise ParameterError(f"{path} is not a JSON file of parameters: {err}") from err
+        raise ParameterError(f"{where} is not JSON: {err}") from err
     if not isinstance(content, dict):
-        raise ParameterError(f"{path} holds a {type(content).__name__}; expected {{group: {{key: value}}}}")
+        raise ParameterError(f"{where} holds a {type(content).__name__}; expected {{group: {{key: value}}}}")
     return {
         name: _revive_group(name, value)
         if isinstance(value, dict) and name in TABLE

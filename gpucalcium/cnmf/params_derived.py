@@ -141,8 +141,8 @@ def _cell_size(groups: Groups) -> None:
 def _background(groups: Groups) -> None:
     init, patch, spatial = groups["init"], groups["patch"], groups["spatial"]
     nb = init["nb"]
-    spatial.derive("nb", nb)
-    groups["temporal"].derive("nb", nb)
+    spatial.load("nb", nb)  # not derived: these two are init.nb, and have no value of their own
+    groups["temporal"].load("nb", nb)
     if nb <= 0:
         patch.derive("nb_patch", nb)
         patch.derive("low_rank_background", None)

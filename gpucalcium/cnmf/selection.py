@@ -156,14 +156,12 @@ def _unknown(like: NDArray[Any], count: int) -> NDArray[Any]:
 
 def select(estimates: Estimates, chosen: Sequence[int] | NDArray[Any], save_discarded: bool) -> None:
     """Keep the chosen components, in the order given; set the others aside in `discarded_components`."""
-    from gpucalcium.cnmf.estimates import Estimates
-
     count = estimates.A.shape[1]
     kept = as_indices(chosen, count)
     others = np.setdiff1d(np.arange(count), kept)
     changes = take(estimates, kept)
-    if save_discarded:
-        aside = Estimates(dims=estimates.dims)
+    if save_discarded and len(others):
+        aside = type(estimates)(dims=estimates.dims)
         vars(aside).update(take(estimates, others), nr=len(others))
         if estimates.discarded_components is not None:
             earlier = estimates.discarded_components
