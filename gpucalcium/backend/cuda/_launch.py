@@ -1,0 +1,150 @@
+"""Compile a CUDA kernel when it is first called, check what goes in, and launch it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy as cp
+import numpy as np
+
+from gpucalcium.backend.cuda._source import source
+from gpucalcium.errors import KernelError
+
+OPTIONS = ("-std=c++17",)  # CuPy itself adds -ftz=true: float32 subnormals count as zero
+STATIC_SHARED = 48 << 10  # bytes of shared memory a block gets without asking for more
+MAX_THREADS = 1024  # a block, on every architecture
+MAX_BLOCKS = (2**31 - 1, 65535, 65535)
+
+C_TYPES = {
+    "bool": "bool",
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "uint32": "unsigned int",
+    "int64": "long long",
+    "uint64": "unsigned long long",
+    "float32": "float",
+    "float64": "double",
+    "complex64": "float2",
+    "complex128": "double2",
+}
+"""NumPy's names of the types that kernels work on, and what CUDA C++ calls them."""
+
+Extent = int | tuple[int, ...]
+
+
+def kernel(file: str, name: str) -> Kernel:
+    """The kernel `name` of ``kernels/<file>``; nothing is read or compiled before it is first called."""
+    return Kernel(file, name)
+
+
+class Kernel:
+    """A ``__global__`` function, compiled once per device and tuple of template arguments."""
+
+    def __init__(self, file: str, name: str) -> None:
+        self.file, self.name = file, name
+        self._compiled: dict[tuple[int, str], Any] = {}
+
+    def __call__(
+        self,
+        template: tuple[Any, ...],
+        *,
+        blocks: Extent,
+        threads: Extent,
+        args: tuple[Any, ...],
+        shared: int = 0,
+    ) -> None:
+        """Launch on the current stream of the current device. A grid without blocks is nothing to do.
+
+        Parameters
+        ----------
+        template : tuple of dtypes, ints and bools
+            Template arguments in order: dtypes become C types, numbers constants; () for a plain function.
+        blocks, threads : int or tuple of up to three
+            Size of the grid, in blocks, and of a block, in threads.
+        args : tuple of CuPy arrays and NumPy scalars
+            Arrays C-contiguous and on the current device; scalars sized (``np.int32(n)``).
+        shared : int
+            Bytes of dynamic shared memory a block.
+
+        Raises
+        ------
+        KernelError
+            The kernel is not found or does not compile, or an argument or size is not as said above.
+        """
+        grid, block = _extent(blocks), _extent(threads)
+        self._check(grid, block, args)
+        if 0 in grid:
+            return
+        function = self._function(template)
+        if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
+            function.max_dynamic_shared_size_bytes = shared
+        function(grid, block, args, shared_mem=shared)
+
+    def expression(self, template: tuple[Any, ...]) -> str:
+        """The instantiation as C++ writes it: ``add_change<short, 3>``."""
+        return f"{self.name}<{', '.join(map(_c_name, template))}>" if template else self.name
+
+    def _function(self, template: tuple[Any, ...]) -> Any:
+        expression = self.expression(template)
+        key = cp.cuda.runtime.getDevice(), expression
+        function = self._compiled.get(key)
+        if function is None:
+            function = self._compiled[key] = self._compile(expression)
+        return function
+
+    def _compile(self, expression: str) -> Any:
+        module = cp.RawModule(code=source(self.file), options=OPTIONS, name_expressions=(expression,))
+        try:
+            return module.get_function(expression)
+        except cp.cuda.compiler.CompileException as err:
+            raise KernelError(f"kernels/{self.file}: {expression} does not compile:\n{err}") from err
+
+    def _check(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        if not 0 < block[0] * block[1] * block[2] <= MAX_THREADS:
+            raise self._refusal(f"a block of {block} threads; there may be 1 to {MAX_THREADS}")
+        if any(not 0 <= have <= most for have, most in zip(grid, MAX_BLOCKS, strict=True)):
+            raise self._refusal(f"a grid of {grid} blocks; the most is {MAX_BLOCKS}")
+        device = cp.cuda.runtime.getDevice()
+        for position, value in enumerate(args):
+            if isinstance(value, cp.ndarray):
+                self._check_array(position, value, device)
+            elif not isinstance(value, np.generic):
+                raise self._refusal(
+                    f"argument {position} is a {type(value).__name__}; give CuPy arrays, and scalars with a "
+                    "size (np.int32(n)): a bare Python number goes in as 8 bytes, whatever the kernel reads"
+                )
+
+    def _check_array(self, position: int, array: Any, device: int) -> None:
+        if not array.flags.c_contiguous:
+            raise self._refusal(
+                f"argument {position}, shape {array.shape} with strides {array.strides}, is not contiguous in C "
+                "order; a kernel ignores strides, so make it so first (cp.ascontiguousarray)"
+            )
+        if array.size and array.device.id != device:
+            raise self._refusal(
+                f"argument {position} is on device {array.device.id}, but the current device is {device}"
+            )
+
+    def _refusal(self, why: str) -> KernelError:
+        return KernelError(f"kernel {self.name} of kernels/{self.file}: {why}")
+
+
+def _extent(size: Extent) -> tuple[int, int, int]:
+    given = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
+    x, y, z = (*map(int, given), 1, 1, 1)[:3]
+    return x, y, z
+
+
+def _c_name(argument: Any) -> str:
+    """A template argument in C++: the type of a dtype, or a number as it is."""
+    if isinstance(argument, (bool, np.bool_)):
+        return str(bool(argument)).lower()
+    if isinstance(argument, (int, np.integer)):
+        return str(int(argument))
+    dtype = np.dtype(argument)
+    if dtype.name not in C_TYPES or not dtype.isnative:
+        raise KernelError(f"no kernel works on dtype {dtype}; there are {', '.join(C_TYPES)}")
+    return C_TYPES[dtype.name]
