@@ -27,16 +27,19 @@ def along_axis(weights: NDArray[np.float64], axis: int, ndim: int) -> NDArray[np
 
 
 def separable_gaussian(sigma: Sequence[float], radius: Sequence[int]) -> list[NDArray[np.float64]]:
-    """The 1-D kernels whose succession is a Gaussian filter, one per axis, each shaped for all axes."""
-    return [
-        along_axis(gaussian_weights(s, r), a, len(sigma))
-        for a, (s, r) in enumerate(zip(sigma, radius, strict=True))
-    ]
+    """1-D kernels, each shaped for all axes, whose succession is a Gaussian filter."""
+    return _separable([gaussian_weights(s, r) for s, r in zip(sigma, radius, strict=True)])
 
 
 def separable_box(size: Sequence[int]) -> list[NDArray[np.float64]]:
-    """The 1-D kernels whose succession is the mean over a box of `size`, one per axis."""
-    return [along_axis(np.full(s, 1.0 / s), a, len(size)) for a, s in enumerate(size)]
+    """1-D kernels, each shaped for all axes, whose succession is the mean over a box of `size`."""
+    return _separable([np.full(s, 1.0 / s) for s in size])
+
+
+def _separable(weights: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """One kernel per axis along which there is something to do; at least one."""
+    kernels = [along_axis(w, axis, len(weights)) for axis, w in enumerate(weights)]
+    return [k for k in kernels if k.size > 1] or kernels[:1]
 
 
 def difference_kernel(sigma: Sequence[float], radius: Sequence[int]) -> NDArray[np.float64]:
@@ -66,7 +69,7 @@ def taps(kernel: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.flo
     where = np.argwhere(kernel)
     if not len(where):
         where = centre[None]
-    return where - centre, kernel[tuple(where.T)].astype(np.float32)
+    return np.ascontiguousarray(where - centre), kernel[tuple(where.T)].astype(np.float32)
 
 
 def border_index(n: int, before: int, after: int, border: str) -> NDArray[np.int64]:

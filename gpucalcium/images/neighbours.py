@@ -33,7 +33,7 @@ class NeighbourCorrelations:
         self.frames = 0
         self._steps = forward_steps(self.shape, neighbourhood)
         strides = np.array([int(np.prod(self.shape[a + 1 :])) for a in range(len(self.shape))])
-        self._offsets = np.array([0, *(int(np.dot(step, strides)) for step in self._steps)], np.int64)
+        self._offsets: Array = np.array([np.dot(step, strides) for step in self._steps], np.int64)
         self._pilot: Array | None = None
         self._sums: Array | None = None
 
@@ -42,7 +42,8 @@ class NeighbourCorrelations:
         if self._pilot is None or self._sums is None:
             self._pilot = frames[0].copy()
             module = backend.array_module(frames)
-            self._sums = module.zeros((1 + len(self._offsets), self._pilot.size), "float64")
+            self._offsets = module.asarray(self._offsets)
+            self._sums = module.zeros((2 + len(self._offsets), self._pilot.size), "float64")
         backend.wing(frames).correlation.add_products(frames, self._pilot, self._offsets, self._sums)
         self.frames += len(frames)
 

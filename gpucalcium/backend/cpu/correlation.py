@@ -16,9 +16,9 @@ UNROLL = 8  # frames per visit of a sum: the loads and stores of sums are then f
 def add_products(
     frames: NDArray, pilot: NDArray, offsets: NDArray[np.int64], sums: NDArray[np.float64]
 ) -> None:
-    """Add to `sums` what the frames hold of x, and of x times the x that lies `offsets[k]` further on.
+    """Add to `sums` what the frames hold of x, of x^2, and of x times the x that lies `offsets[k]` further on.
 
-    x = float32(float64(y) - pilot). Differences are rounded to float32, so their products are exact in float64,
+    x = float32(y - pilot). Differences are rounded to float32, so their products are exact in float64,
     and each sum is added in order of t: chunk size, tile size, number of threads, device and fused
     multiply-adds cannot change a bit.
 
@@ -27,21 +27,22 @@ def add_products(
     frames : (n, d1, d2[, d3]), any real dtype
     pilot : (d1, d2[, d3]), same dtype
         Subtracted from every frame; the first frame of the movie keeps the sums small and well conditioned.
-    offsets : (m,) int64, 0 <= offsets < number of pixels
-        In pixels of the flat frame; 0 gives the sum of squares.
-    sums : (1 + m, pixels) float64, read and written
-        Row 0: sum of x. Row 1 + k: sum of x[p] x[p + offsets[k]], pixels p in C order; pairs that straddle
-        the end of a row are summed like any other, the last `offsets[k]` entries are left alone.
+    offsets : (m,) int64, 0 < offsets < number of pixels
+        In pixels of the flat frame.
+    sums : (2 + m, pixels) float64, read and written
+        Row 0: sum of x. Row 1: of x^2. Row 2 + k: of x[p] x[p + offsets[k]], pixels p in C order; pairs that
+        straddle the end of a row are summed like any other, the last `offsets[k]` entries are left alone.
     """
     dtype = stencils.compiled_dtype(frames.dtype, wide="f8")
     flat = frames.reshape(len(frames), -1).astype(dtype, copy=False)
-    base = pilot.reshape(-1).astype(np.float64)
-    share(sums.shape[1], lambda first, last: _add_products(flat, base, offsets, first, last, sums), TILE)
+    base = pilot.reshape(-1).astype(dtype).astype(np.result_type(dtype, np.float32))
+    steps = np.concatenate(([0], offsets))
+    share(sums.shape[1], lambda first, last: _add_products(flat, base, steps, first, last, sums), TILE)
 
 
 @nb.njit(nogil=True, cache=True)
-def _add_products(frames, pilot, offsets, first, last, sums):
-    reach = offsets.max()
+def _add_products(frames, pilot, steps, first, last, sums):
+    reach = steps.max()
     n, pixels = frames.shape
     tile = max(TILE, reach)
     x = np.zeros((UNROLL, tile + reach), np.float32)
@@ -55,15 +56,15 @@ def _add_products(frames, pilot, offsets, first, last, sums):
                 else:
                     x[u] = 0  # adds nothing
             _add(x, sums[0, start:stop])
-            for k in range(len(offsets)):
-                m = min(stop - start, width - offsets[k])
-                _add_product(x, offsets[k], sums[1 + k, start : start + max(m, 0)])
+            for k in range(len(steps)):  # the first is 0: squares
+                m = min(stop - start, width - steps[k])
+                _add_product(x, steps[k], sums[1 + k, start : start + max(m, 0)])
 
 
 @nb.njit(nogil=True, cache=True)
 def _centre(y, pilot, x):
     for p in range(len(y)):
-        x[p] = np.float32(np.float64(y[p]) - pilot[p])
+        x[p] = np.float32(y[p] - pilot[p])  # floats: exact for 16-bit integers, no wrapping
 
 
 @nb.njit(nogil=True, cache=True)

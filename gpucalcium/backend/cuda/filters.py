@@ -1,0 +1,62 @@
+"""Spatial filters of frames: Gaussian, box, and correlation with any small kernel. Twin: backend/cpu/filters.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cupy as cp
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium.backend import stencils
+from gpucalcium.backend.cuda._launch import kernel
+
+THREADS = 256
+FRAMES_AT_A_TIME = 64  # blocks along the frames: enough to fill a device even with small fields
+
+_correlate = kernel("filters.cu", "correlate")
+
+
+def gaussian(frames: cp.ndarray, sigma: Sequence[float], radius: Sequence[int], border: str) -> cp.ndarray:
+    """Frames filtered by a sampled, unit-sum Gaussian of side ``2 radius + 1``, axis after axis; as the twin says."""
+    return _filtered(frames, stencils.separable_gaussian(sigma, radius), border)
+
+
+def box(frames: cp.ndarray, size: Sequence[int], border: str) -> cp.ndarray:
+    """Mean over a box of `size` pixels per axis, the centre at ``size // 2``; else as `gaussian`."""
+    return _filtered(frames, stencils.separable_box(size), border)
+
+
+def correlate(frames: cp.ndarray, kernel: NDArray, border: str) -> cp.ndarray:
+    """Frames correlated with an n-dimensional `kernel` (not flipped), centre at ``size // 2``; else as `gaussian`."""
+    return _filtered(frames, [np.asarray(kernel, np.float64)], border)
+
+
+def _filtered(frames: cp.ndarray, kernels: Sequence[NDArray[np.float64]], border: str) -> cp.ndarray:
+    frames = frames.astype(stencils.compiled_dtype(frames.dtype, wide="f4"), copy=False)
+    for weights in kernels:
+        frames = _one_pass(frames, weights, border)
+    return frames
+
+
+def _one_pass(frames: cp.ndarray, weights: NDArray[np.float64], border: str) -> cp.ndarray:
+    dims = (1,) * (4 - frames.ndim) + frames.shape[1:]
+    at, values = stencils.taps(weights.reshape((1,) * (3 - weights.ndim) + weights.shape))
+    out = cp.empty(frames.shape, "float32")
+    pixels = dims[0] * dims[1] * dims[2]
+    _correlate(
+        (frames.dtype, stencils.BORDERS.index(border)),
+        blocks=(-(-pixels // THREADS), min(len(frames), FRAMES_AT_A_TIME)),
+        threads=THREADS,
+        args=(
+            frames,
+            np.int64(len(frames)),
+            *map(np.int32, dims),
+            cp.asarray(at.astype(np.int32)),
+            cp.asarray(values),
+            np.int32(len(values)),
+            *map(np.int32, np.abs(at).max(0)),
+            out,
+        ),
+    )
+    return out

@@ -1,0 +1,54 @@
+// filters.cu - frames correlated with small kernels. Twin: gpucalcium/backend/cpu/filters.py
+#include "common.cuh"
+
+enum Border { CONSTANT, REPLICATE, REFLECT, REFLECT101 };  // in the order of gpucalcium.backend.stencils.BORDERS
+
+// Which of 0..n-1 stands at position i of an axis; -1 where the border is zero.
+template <int BORDER>
+__device__ __forceinline__ int border_index(int i, int n) {
+    if (i >= 0 && i < n) return i;
+    if (BORDER == CONSTANT) return -1;
+    if (BORDER == REPLICATE || n == 1) return i < 0 ? 0 : n - 1;
+    const int period = BORDER == REFLECT ? 2 * n : 2 * n - 2;
+    const int last = BORDER == REFLECT ? period - 1 : period;
+    const int at = (i % period + period) % period;
+    return at < n ? at : last - at;
+}
+
+// correlate<Pixel, BORDER>: out[t, p] = sum over k of weights[k] * frames[t, p + offsets[k]]
+//   launch   grid (ceil(pixels / blockDim.x), frames at a time), block of one dimension, no shared memory
+//   mapping  one thread per pixel, for every gridDim.y-th frame. Neighbouring threads read neighbouring pixels and
+//            share them through L1, which is the memory that tiles would be kept in
+//   arrays   frames [n, d0, d1, d2] Pixel, offsets [taps, 3] (per axis), weights [taps], read; out [n, d0, d1, d2] written
+//   needs    d0 * d1 * d2 < 2^31, taps >= 1, |offsets| <= reach per axis; out is not frames
+//   numbers  float32, in order of the taps; contraction to fused multiply-adds makes it differ from the twin by
+//            rounding: at most taps * 6e-8 * sum |weights| * max |frames|
+//   traffic  n * pixels * (sizeof(Pixel) + 4); taps * 4 bytes a pixel from L1
+template <typename Pixel, int BORDER>
+__global__ void correlate(const Pixel* __restrict__ frames, index_t n, int d0, int d1, int d2,
+                          const int* __restrict__ offsets, const float* __restrict__ weights, int taps,
+                          int reach0, int reach1, int reach2, float* __restrict__ out) {
+    const index_t pixels = static_cast<index_t>(d0) * d1 * d2, thread = global_thread();
+    if (thread >= pixels) return;  // no barrier follows
+    const int p = static_cast<int>(thread);
+    const int i2 = p % d2, i1 = p / d2 % d1, i0 = p / d2 / d1;
+    const bool inside = i0 >= reach0 && i0 < d0 - reach0 && i1 >= reach1 && i1 < d1 - reach1 && i2 >= reach2 &&
+                        i2 < d2 - reach2;
+    for (index_t t = blockIdx.y; t < n; t += gridDim.y) {
+        const Pixel* __restrict__ frame = frames + t * pixels;
+        float sum = 0.0f;
+        for (int k = 0; k < taps; ++k) {
+            const int o0 = offsets[3 * k], o1 = offsets[3 * k + 1], o2 = offsets[3 * k + 2];
+            if (inside) {
+                sum += weights[k] * static_cast<float>(frame[p + (o0 * d1 + o1) * d2 + o2]);
+                continue;
+            }
+            const int j0 = border_index<BORDER>(i0 + o0, d0);
+            const int j1 = border_index<BORDER>(i1 + o1, d1);
+            const int j2 = border_index<BORDER>(i2 + o2, d2);
+            if (j0 >= 0 && j1 >= 0 && j2 >= 0)
+                sum += weights[k] * static_cast<float>(frame[(j0 * d1 + j1) * d2 + j2]);
+        }
+        out[t * pixels + p] = sum;
+    }
+}
