@@ -1,0 +1,19 @@
+"""Noise levels, decay constants and spikes of fluorescence traces."""
+
+from gpucalcium.deconvolution.foopsi import constrained_foopsi
+from gpucalcium.deconvolution.noise import GetSn, axcov, get_noise_fft, get_noise_welch, movie_noise
+from gpucalcium.deconvolution.oasis import constrained_oasisAR1, oasisAR1
+from gpucalcium.deconvolution.time_constants import estimate_parameters, estimate_time_constant
+
+__all__ = [
+    "GetSn",
+    "axcov",
+    "constrained_foopsi",
+    "constrained_oasisAR1",
+    "estimate_parameters",
+    "estimate_time_constant",
+    "get_noise_fft",
+    "get_noise_welch",
+    "movie_noise",
+    "oasisAR1",
+]

@@ -241,7 +241,9 @@ def _welch(x: Array, segment: int) -> Array:
     pieces = xp.stack([x[:, s : s + segment] for s in starts], axis=1)
     pieces = (pieces - pieces.mean(axis=-1, keepdims=True)) * taper
     spectrum = fft.rfft(pieces, axis=-1)
-    density = (spectrum.real**2 + spectrum.imag**2).mean(axis=1) * np.float32(2 / float((window**2).sum() or 1))
+    density = (spectrum.real**2 + spectrum.imag**2).mean(axis=1) * np.float32(
+        2 / float((window**2).sum() or 1)
+    )
     density[:, 0] /= 2  # the mean and, for an even segment, the Nyquist bin have no mirror image
     if segment % 2 == 0:
         density[:, -1] /= 2
