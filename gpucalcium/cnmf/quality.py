@@ -1,0 +1,403 @@
+"""Quality of components: trace SNR, spatial correlation with the movie, shape, and what is accepted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, signal, sparse
+from scipy.special import log_ndtr, ndtri_exp
+
+from gpucalcium.cnmf._movie import PixelMovie, images_movie, pixel_movie
+from gpucalcium.errors import ArrayShapeError, MissingWeightsError, ParameterError
+
+SIGMA_FACTOR = 3
+"""Traces are measured in units of this many s.d. of their noise."""
+MEDIAN_TO_SIGMA = 2 / 1.349
+"""Median of the one-sided deviations to s.d., as in the reference: 1.349 s.d. is the interquartile range."""
+BASELINE_PERCENTILE = 8
+LONGEST_BASELINE_BIN = 800
+BASELINE_BINS = 5
+PEAK_RANGE = 0.3
+"""Peaks count above this fraction of the trace's range."""
+PEAKS = 10
+OVERLAP = 0.1
+"""Footprints with a larger cosine disturb each other's spatial correlation."""
+LEAST_PIXELS = 3
+BLOCK_BYTES = 64 * 2**20
+"""Traces are worked on in blocks of about this size."""
+
+log = logging.getLogger(__name__)
+
+
+class Quality(NamedTuple):
+    """What `evaluate` measured and decided, one value for each of K components."""
+
+    accepted: NDArray[np.intp]
+    rejected: NDArray[np.intp]
+    snr: NDArray[np.float64]
+    r: NDArray[np.float64]
+    cnn: NDArray[np.float64]
+    ecc: NDArray[np.float64] | None
+
+
+def evaluate(
+    images: Any,
+    A: sparse.csc_matrix,
+    C: NDArray[np.floating],
+    YrA: NDArray[np.floating],
+    dims: tuple[int, ...],
+    fr: float,
+    decay_time: float,
+    quality: Mapping[str, Any],
+) -> Quality:
+    """Measure every component and decide which to accept.
+
+    Parameters
+    ----------
+    images : movie, (T, d1, d2[, d3])
+        Registered frames; read once, in chunks.
+    A : (d, K)
+        Footprints, pixels in Fortran order.
+    C, YrA : (K, T)
+        Denoised traces and their residuals.
+    dims : tuple of int
+        Image size.
+    fr, decay_time : float
+        Frames per second; length of a transient in seconds.
+    quality : mapping
+        Thresholds and switches, the group `quality` of CNMFParams.
+
+    Raises
+    ------
+    MissingWeightsError
+        ``use_cnn`` is set.
+    ArrayShapeError
+        `images` does not go with `dims` or with the traces.
+    """
+    check_classifier(quality)
+    if C.shape[0] == 0:
+        log.warning("there are no components to evaluate")
+        none = np.zeros(0, np.intp)
+        empty = np.zeros(0)
+        return Quality(none, none, empty, empty, empty, empty if quality["use_ecc"] else None)
+    movie = _movie(images, dims, C.shape[1])
+    snr = np.nan_to_num(trace_snr(C + YrA, fr, decay_time), nan=0.0)
+    before, after = peak_window(fr)
+    r, _ = _spatial_correlation(movie, A, C, OVERLAP, PEAKS, before, after, PEAK_RANGE)
+    ecc = eccentricity(A, dims) if quality["use_ecc"] else None
+    accepted, rejected = decide(snr, r, np.zeros(0), quality, ecc)
+    return Quality(accepted, rejected, snr, r, np.zeros(0), ecc)
+
+
+def check_classifier(quality: Mapping[str, Any]) -> None:
+    """MissingWeightsError if the classifier is asked for."""
+    if quality["use_cnn"]:
+        raise MissingWeightsError(
+            "quality.use_cnn=True asks for the classifier of footprints, whose weights are not part of gpucalcium "
+            "and cannot be converted by this version. Set use_cnn=False to judge by SNR and spatial correlation: "
+            "params.change_params({'quality': {'use_cnn': False}})"
+        )
+
+
+def _movie(images: Any, dims: tuple[int, ...], frames: int) -> PixelMovie:
+    movie = images_movie(images, hold=False)
+    if movie.dims != tuple(dims) or frames != movie.T:
+        raise ArrayShapeError(
+            f"the movie has shape {(movie.T, *movie.dims)}; components of a {tuple(dims)} image with {frames} frames "
+            f"need {(frames, *dims)}"
+        )
+    return movie
+
+
+def decide(
+    snr: NDArray[np.floating],
+    r: NDArray[np.floating],
+    cnn: NDArray[np.floating],
+    quality: Mapping[str, Any],
+    ecc: NDArray[np.floating] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Accepted and rejected components.
+
+    Accepted is what is good by one measure and not too bad by any: r >= rval_thr, SNR > min_SNR or
+    cnn >= min_cnn_thr, and neither r <= rval_lowest, SNR <= SNR_lowest nor cnn <= cnn_lowest; with `use_ecc` also
+    ecc < max_ecc. An empty `cnn` leaves the classifier out.
+    """
+    good = (r >= quality["rval_thr"]) | (snr > quality["min_SNR"])
+    bad = (r <= quality["rval_lowest"]) | (snr <= quality["SNR_lowest"])
+    if len(cnn):
+        good |= cnn >= quality["min_cnn_thr"]
+        bad |= cnn <= quality["cnn_lowest"]
+    if ecc is not None and quality["use_ecc"]:
+        bad |= ~(ecc < quality["max_ecc"])
+    accepted = good & ~bad
+    return np.flatnonzero(accepted), np.flatnonzero(~accepted)
+
+
+def half_sample_mode(samples: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mode of each row: the shortest half of the samples, of that the shortest half, and so on.
+
+    Parameters
+    ----------
+    samples : (K, T)
+
+    Returns
+    -------
+    mode : (K,) float64
+        NaN for a row with NaN.
+
+    References
+    ----------
+    Bickel & Fruehwirth (2006), Comput. Stat. Data Anal. 50:3500.
+    """
+    left = np.sort(np.asarray(samples, np.float64), axis=1)
+    while (n := left.shape[1]) > 3:
+        half = -(-n // 2)
+        start = np.argmin(left[:, half - 1 :] - left[:, : n - half + 1], axis=1)
+        left = np.take_along_axis(left, start[:, None] + np.arange(half), axis=1)
+    if left.shape[1] < 3:
+        return left.mean(axis=1)
+    lower, upper = left[:, 1] - left[:, 0], left[:, 2] - left[:, 1]
+    pair = np.where(lower < upper, left[:, 0], left[:, 2])
+    return np.where(lower == upper, left[:, 1], (left[:, 1] + pair) / 2)
+
+
+def compute_event_exceptionality(
+    traces: NDArray[np.floating],
+    robust_std: bool = False,
+    N: int = 5,
+    use_mode_fast: bool = False,
+    sigma_factor: float = SIGMA_FACTOR,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """How improbable the largest event of each trace is if it were noise.
+
+    Parameters
+    ----------
+    traces : (K, T)
+    robust_std : bool
+        Noise level from the median of the deviations below the mode, not from their mean square.
+    N : int
+        Frames of an event, 1 or more.
+    use_mode_fast : bool
+        Accepted for old scripts; the mode is exact and fast either way.
+    sigma_factor : float
+        Number of s.d. that make one unit.
+
+    Returns
+    -------
+    fitness : (K,) float64
+        Least log probability of N successive samples, 0 or less; NaN for a trace with NaN.
+    erfc : (K, T) float64
+        That log probability for the N samples that end at each frame.
+    sd, mode : (K,) float64
+        Noise level (of the samples below the mode) and mode.
+    """
+    if N < 1:
+        raise ParameterError(f"N={N}: an event has at least 1 frame; is fr * decay_time 0?")
+    traces = np.asarray(traces, np.float64)
+    mode = half_sample_mode(traces)
+    sd = _noise_below(traces - mode[:, None], robust_std)
+    erfc = event_log_probability(traces, mode, sd * sigma_factor, N)
+    fitness = erfc.min(axis=1) if traces.shape[1] else np.zeros(len(traces))
+    return fitness, erfc, sd, mode
+
+
+def _noise_below(deviations: NDArray[np.float64], robust: bool) -> NDArray[np.float64]:
+    """S.d. of the noise from the negative deviations of each row; 0 if there are none."""
+    below = np.where(deviations < 0, deviations, np.nan)
+    count = np.isfinite(below).sum(axis=1)
+    if robust:
+        some = np.where(count[:, None] > 0, np.abs(below), 0.0)
+        return MEDIAN_TO_SIGMA * np.nanmedian(some, axis=1)
+    return np.sqrt(np.nansum(np.square(below), axis=1) / np.maximum(count, 1))
+
+
+def event_log_probability(
+    traces: NDArray[np.float64], mode: NDArray[np.float64], unit: NDArray[np.float64], N: int
+) -> NDArray[np.float64]:
+    """Sum of log Phi(-z) over the N samples that end at each frame, z = (x - mode) / unit; z = 0 where unit is 0."""
+    scale = np.where(unit > 0, unit, np.inf)
+    log_p = log_ndtr(-(traces - mode[:, None]) / scale[:, None])
+    sums = np.cumsum(log_p, axis=1)
+    sums[:, N:] -= sums[:, :-N].copy()
+    return sums
+
+
+def trace_snr(traces: NDArray[np.floating], fr: float, decay_time: float) -> NDArray[np.float64]:
+    """Peak SNR of each trace, in units of three s.d. of its noise, (K,) float64.
+
+    The SNR is that of a constant event of ceil(fr * decay_time) frames that is as improbable as the largest one
+    found, after a slow baseline is taken off. NaN for a trace with NaN.
+    """
+    frames = int(np.ceil(fr * decay_time))
+    snr = np.zeros(len(traces))
+    for rows in _blocks(*traces.shape):
+        flat = np.asarray(traces[rows], np.float64)
+        fitness = compute_event_exceptionality(flat - slow_baseline(flat), N=frames)[0]
+        snr[rows] = -ndtri_exp(fitness / frames)
+    return snr
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, BLOCK_BYTES // (8 * max(columns, 1)))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def slow_baseline(traces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A low percentile of each fifth of the trace (800 frames at most), joined by a cubic spline, (K, T)."""
+    count, frames = traces.shape
+    width = min(frames // BASELINE_BINS, LONGEST_BASELINE_BIN) or frames
+    missing = -frames % width
+    left = missing // 2
+    padded = np.pad(traces, ((0, 0), (left, missing - left)), mode="reflect") if missing else traces
+    with np.errstate(invalid="ignore"):
+        bins = np.percentile(padded.reshape(count, -1, width), BASELINE_PERCENTILE, axis=2)
+    if bins.shape[1] == 1:
+        return np.repeat(bins, frames, axis=1)
+    joined = ndimage.zoom(bins, (1, width), order=3, mode="mirror")
+    return joined[:, left : left + frames]
+
+
+def peak_window(fr: float) -> tuple[int, int]:
+    """Frames before (negative) and after a peak that belong to it, at frame rate `fr`."""
+    return min(-2, int(np.floor(-fr / 6))), max(5, int(np.ceil(25 * fr / 30)))
+
+
+def classify_components_ep(
+    Y: Any,
+    A: Any,
+    C: NDArray[np.floating],
+    b: Any = None,
+    f: Any = None,
+    Athresh: float = OVERLAP,
+    Npeaks: int = 5,
+    tB: int = -3,
+    tA: int = 10,
+    thres: float = PEAK_RANGE,
+) -> tuple[NDArray[np.float64], list[NDArray[np.intp]]]:
+    """Correlation of each footprint with the mean movie around the peaks of its trace.
+
+    Parameters
+    ----------
+    Y : (d, T)
+        Movie, pixels in Fortran order; read once, in chunks.
+    A : (d, K)
+        Footprints.
+    C : (K, T)
+        Denoised traces.
+    b, f
+        Accepted for old scripts and not used: the movie is taken as it is.
+    Athresh : float
+        Frames of components whose footprints have a larger cosine are left out, if any other frame remains.
+    Npeaks : int
+        Highest peaks of a trace that are looked at.
+    tB, tA : int
+        From which frame before (negative) to which after a peak (excluded).
+    thres : float
+        Peaks count above this fraction of the trace's range.
+
+    Returns
+    -------
+    r : (K,) float64
+        Pearson correlation over the footprint's pixels; 0 with fewer than 3 pixels, without a peak, or where the
+        mean movie or the footprint is constant.
+    frames : list of K int arrays
+        The frames that were averaged.
+    """
+    return _spatial_correlation(pixel_movie(Y), A, C, Athresh, Npeaks, tB, tA, thres)
+
+
+def _spatial_correlation(
+    movie: PixelMovie,
+    A: Any,
+    C: NDArray[np.floating],
+    overlap: float,
+    peaks: int,
+    before: int,
+    after: int,
+    height: float,
+) -> tuple[NDArray[np.float64], list[NDArray[np.intp]]]:
+    footprints = movie.in_frame_order(_positive(A))
+    active = np.array([_near_peaks(c, peaks, before, after, height) for c in C], dtype=bool)
+    active = _undisturbed(active.reshape(len(C), movie.T), footprints, overlap)
+    component = np.repeat(np.arange(len(C)), np.diff(footprints.indptr))
+    sums, _ = movie.sample(active.astype(np.float64), footprints.indices.astype(np.int64), component)
+    r = np.zeros(len(C))
+    for k in np.flatnonzero((np.diff(footprints.indptr) >= LEAST_PIXELS) & active.any(axis=1)):
+        pixels = slice(footprints.indptr[k], footprints.indptr[k + 1])
+        r[k] = _pearson(sums[pixels], footprints.data[pixels])
+    return r, [np.flatnonzero(row) for row in active]
+
+
+def _positive(A: Any) -> sparse.csc_matrix:
+    A = sparse.csc_matrix(A)
+    A = sparse.csc_matrix(A.multiply(A > 0))
+    A.eliminate_zeros()
+    return A
+
+
+def _near_peaks(
+    trace: NDArray[np.floating], count: int, before: int, after: int, height: float
+) -> NDArray[np.bool_]:
+    """Mask of the frames around the highest local maxima of a trace."""
+    near = np.zeros(len(trace), bool)
+    if not np.isfinite(trace).all():
+        return near
+    low, high = trace.min(), trace.max()
+    peaks, _ = signal.find_peaks(trace, height=low + height * (high - low))
+    for peak in peaks[np.argsort(-trace[peaks], kind="stable")[:count]]:
+        near[max(peak + before, 0) : max(peak + after, 0)] = True
+    return near
+
+
+def _undisturbed(
+    active: NDArray[np.bool_], footprints: sparse.csc_matrix, overlap: float
+) -> NDArray[np.bool_]:
+    """Frames of each component without those of its neighbours; all of them where nothing would be left."""
+    norms = np.sqrt(np.asarray(footprints.power(2).sum(axis=0), np.float64)).ravel()
+    unit = footprints @ sparse.diags(1 / np.where(norms > 0, norms, 1))
+    cosines = sparse.csr_matrix(unit.T @ unit)
+    cosines.setdiag(0)
+    alone = active.copy()
+    for k in range(len(active)):
+        near = slice(cosines.indptr[k], cosines.indptr[k + 1])
+        neighbours = cosines.indices[near][cosines.data[near] > overlap]
+        alone[k] &= ~active[neighbours].any(axis=0)
+    lost = active.any(axis=1) & ~alone.any(axis=1)
+    if lost.any():
+        log.warning(
+            "components %s are never active without a neighbour: their spatial correlation includes neighbours",
+            np.flatnonzero(lost).tolist(),
+        )
+    return np.where(lost[:, None], active, alone)
+
+
+def _pearson(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """Correlation of two vectors; 0 if one is constant, NaN if one holds NaN."""
+    x, y = x - x.mean(dtype=np.float64), y - y.mean(dtype=np.float64)
+    norm = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / norm) if norm != 0 else 0.0
+
+
+def eccentricity(A: Any, dims: tuple[int, ...]) -> NDArray[np.float64]:
+    """Ratio of the long to the short axis of each footprint, (K,) float64, two-dimensional images only.
+
+    The axes are the square roots of the eigenvalues of the covariance of pixel positions, weighted by intensity.
+    Infinite for a line, NaN for an empty footprint.
+    """
+    if len(dims) != 2:
+        raise ParameterError(
+            f"eccentricity (use_ecc) is defined for two image axes; this image has {len(dims)}"
+        )
+    A = sparse.csc_matrix(A, dtype=np.float64)
+    columns, rows = np.divmod(np.arange(A.shape[0]), dims[0])
+    moments = np.stack([np.ones_like(rows), rows, columns, rows**2, rows * columns, columns**2])
+    mass, r, c, rr, rc, cc = np.asarray((A.T @ moments.T.astype(np.float64)).T)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r, c = r / mass, c / mass
+        srr, src, scc = rr / mass - r * r, rc / mass - r * c, cc / mass - c * c
+        centre, spread = (srr + scc) / 2, np.hypot((srr - scc) / 2, src)
+        return np.sqrt((centre + spread) / np.maximum(centre - spread, 0))
