@@ -7,30 +7,12 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from gpucalcium.backend.cuda._source import source
+from gpucalcium.backend.cuda._source import OPTIONS, expression, source
 from gpucalcium.errors import KernelError
 
-OPTIONS = ("-std=c++17",)  # CuPy itself adds -ftz=true: float32 subnormals count as zero
 STATIC_SHARED = 48 << 10  # bytes of shared memory a block gets without asking for more
 MAX_THREADS = 1024  # a block, on every architecture
 MAX_BLOCKS = (2**31 - 1, 65535, 65535)
-
-C_TYPES = {
-    "bool": "bool",
-    "int8": "signed char",
-    "uint8": "unsigned char",
-    "int16": "short",
-    "uint16": "unsigned short",
-    "int32": "int",
-    "uint32": "unsigned int",
-    "int64": "long long",
-    "uint64": "unsigned long long",
-    "float32": "float",
-    "float64": "double",
-    "complex64": "float2",
-    "complex128": "double2",
-}
-"""NumPy's names of the types that kernels work on, and what CUDA C++ calls them."""
 
 Extent = int | tuple[int, ...]
 
@@ -83,24 +65,20 @@ class Kernel:
             function.max_dynamic_shared_size_bytes = shared
         function(grid, block, args, shared_mem=shared)
 
-    def expression(self, template: tuple[Any, ...]) -> str:
-        """The instantiation as C++ writes it: ``add_change<short, 3>``."""
-        return f"{self.name}<{', '.join(map(_c_name, template))}>" if template else self.name
-
     def _function(self, template: tuple[Any, ...]) -> Any:
-        expression = self.expression(template)
-        key = cp.cuda.runtime.getDevice(), expression
+        instance = expression(self.name, template)
+        key = cp.cuda.runtime.getDevice(), instance
         function = self._compiled.get(key)
         if function is None:
-            function = self._compiled[key] = self._compile(expression)
+            function = self._compiled[key] = self._compile(instance)
         return function
 
-    def _compile(self, expression: str) -> Any:
-        module = cp.RawModule(code=source(self.file), options=OPTIONS, name_expressions=(expression,))
+    def _compile(self, instance: str) -> Any:
+        module = cp.RawModule(code=source(self.file), options=OPTIONS, name_expressions=(instance,))
         try:
-            return module.get_function(expression)
+            return module.get_function(instance)
         except cp.cuda.compiler.CompileException as err:
-            raise KernelError(f"kernels/{self.file}: {expression} does not compile:\n{err}") from err
+            raise KernelError(f"kernels/{self.file}: {instance} does not compile:\n{err}") from err
 
     def _check(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
         if not 0 < block[0] * block[1] * block[2] <= MAX_THREADS:
@@ -136,15 +114,3 @@ def _extent(size: Extent) -> tuple[int, int, int]:
     given = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
     x, y, z = (*map(int, given), 1, 1, 1)[:3]
     return x, y, z
-
-
-def _c_name(argument: Any) -> str:
-    """A template argument in C++: the type of a dtype, or a number as it is."""
-    if isinstance(argument, (bool, np.bool_)):
-        return str(bool(argument)).lower()
-    if isinstance(argument, (int, np.integer)):
-        return str(int(argument))
-    dtype = np.dtype(argument)
-    if dtype.name not in C_TYPES or not dtype.isnative:
-        raise KernelError(f"no kernel works on dtype {dtype}; there are {', '.join(C_TYPES)}")
-    return C_TYPES[dtype.name]

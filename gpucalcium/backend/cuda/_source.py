@@ -9,13 +9,35 @@ from __future__ import annotations
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from gpucalcium.backend import settings
 from gpucalcium.errors import KernelError
 
+OPTIONS = ("-std=c++17",)  # CuPy itself adds -ftz=true: float32 subnormals count as zero
 MARKER = "KERNELS"  # a file of this name makes a folder one of kernels
 _PACKAGE = Path(__file__).parents[2]
 _INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
+
+
+C_TYPES = {
+    "bool": "bool",
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "uint32": "unsigned int",
+    "int64": "long long",
+    "uint64": "unsigned long long",
+    "float32": "float",
+    "float64": "double",
+    "complex64": "float2",
+    "complex128": "double2",
+}
+"""NumPy's names of the types that kernels work on, and what CUDA C++ calls them."""
 
 
 def places() -> list[Path]:
@@ -91,3 +113,33 @@ def _lines(place: Path, file: str, pasted: set[str]) -> list[str]:
             lines += _lines(place, included[1], pasted)
         lines.append(f'#line {number + 1} "{file}"')
     return lines
+
+
+def expression(name: str, template: tuple[Any, ...]) -> str:
+    """An instantiation as C++ writes it: ``add_change<short, 3>``; of a plain function, its name.
+
+    Parameters
+    ----------
+    name : str
+        Function in a kernel file.
+    template : tuple of dtypes, ints and bools
+        Its template arguments in order.
+
+    Raises
+    ------
+    KernelError
+        A dtype that kernels do not work on.
+    """
+    return f"{name}<{', '.join(map(_c_name, template))}>" if template else name
+
+
+def _c_name(argument: Any) -> str:
+    """A template argument in C++: the type of a dtype, or a number as it is."""
+    if isinstance(argument, (bool, np.bool_)):
+        return str(bool(argument)).lower()
+    if isinstance(argument, (int, np.integer)):
+        return str(int(argument))
+    dtype = np.dtype(argument)
+    if dtype.name not in C_TYPES or not dtype.isnative:
+        raise KernelError(f"no kernel works on dtype {dtype}; there are {', '.join(C_TYPES)}")
+    return C_TYPES[dtype.name]

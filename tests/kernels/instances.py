@@ -1,0 +1,18 @@
+"""Which instantiations of each kernel are compiled by the tests: file -> kernel -> template arguments.
+
+As in the call of a kernel: dtypes and numbers, in order; ``()`` for a plain function. List what the
+wing asks for: every dtype it lets through, and the smallest and largest of each number.
+"""
+
+from __future__ import annotations
+
+PIXELS = ("uint8", "int16", "uint16", "float32")
+
+INSTANCES: dict[str, dict[str, list[tuple]]] = {
+    "correlation.cu": {
+        "add_products": [(pixel, m) for pixel in (*PIXELS, "float64") for m in (0, 2, 4, 13)],
+    },
+    "filters.cu": {
+        "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
+    },
+}
