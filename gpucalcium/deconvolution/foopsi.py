@@ -88,15 +88,15 @@ def constrained_foopsi(
     NotSupportedError
         p >= 2, "cvxpy", or optimize_g > 0.
     """
-    _check(p, method_deconvolution, optimize_g)
+    order = _checked_order(p, method_deconvolution, optimize_g)
     traces = checked_traces(fluor)
     noise = per_trace(GetSn(traces, noise_range, noise_method) if sn is None else sn, len(traces), "sn")
-    if p == 0:
+    if order == 0:
         return _without_model(fluor, traces, noise)
     if g is None:
-        coefficients = backend.to_numpy(estimate_time_constant(traces, p, noise, lags, fudge_factor))
+        coefficients = backend.to_numpy(estimate_time_constant(traces, order, noise, lags, fudge_factor))
     else:
-        coefficients = _coefficients(g, len(traces), p)
+        coefficients = _coefficients(g, len(traces), order)
     decay = tame_decay(coefficients[:, 0], given=g is not None)
     start = per_trace(0.0 if c1 is None else c1, len(traces), "c1")
     if start.any():
@@ -118,7 +118,7 @@ def constrained_foopsi(
     return _as_given(fluor, c, b, found + xp.asarray(start), decay[:, None], noise, s, lam)
 
 
-def _check(p: int | None, method: str, optimize_g: int) -> None:
+def _checked_order(p: int | None, method: str, optimize_g: int) -> int:
     if p is None or p < 0:
         raise ParameterError(f"p={p}: give the order of the calcium model, 0 (none) or 1 (decay)")
     if method in ("cvxpy", "cvx"):
@@ -133,6 +133,7 @@ def _check(p: int | None, method: str, optimize_g: int) -> None:
         raise NotSupportedError(
             f"optimize_g={optimize_g}: refitting the decay on large transients is not carried out yet; use optimize_g=0"
         )
+    return p
 
 
 def _coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
@@ -158,4 +159,4 @@ def _without_model(fluor: Array, traces: Array, noise: NDArray[np.float64]) -> F
 def _as_given(fluor: Array, *results: Array) -> Foopsi:
     """Results in the kind of array `fluor` is; without the axis of traces if it has none."""
     single = np.ndim(fluor) == 1
-    return tuple(backend.like(fluor, x[0] if single else x) for x in results)  # type: ignore[return-value]
+    return tuple(backend.like(fluor, x[0] if single else x) for x in results)

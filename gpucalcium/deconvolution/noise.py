@@ -7,13 +7,13 @@ at low frequencies only, so the band above a quarter of the frame rate shows sig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
+from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies import open_movie
 
 NOISE_METHODS = ("mean", "median", "logmexp")
@@ -122,6 +122,8 @@ def movie_noise(
     noise_range: Sequence[float] = (0.25, 0.5),
     noise_method: str = "mean",
     max_num_samples_fft: int = 3072,
+    *,
+    transform: Callable[[Array], Array] | None = None,
 ) -> Array:
     """Noise standard deviation of every pixel of a movie (see `get_noise_fft`), in bounded memory.
 
@@ -134,6 +136,8 @@ def movie_noise(
         Fluorescence.
     noise_range, noise_method, max_num_samples_fft
         As for `get_noise_fft`.
+    transform : callable, optional
+        Applied to each chunk of frames on the device first (a spatial filter); must keep the shape.
 
     Returns
     -------
@@ -156,7 +160,7 @@ def movie_noise(
     image = backend.empty(pixels, "float32")
     for first in range(0, pixels, part):
         count = min(part, pixels - first)
-        signals = _pixel_signals(source, frames, first, count, n)
+        signals = _pixel_signals(source, frames, first, count, n, transform)
         tile = max(1, count // WORKING_FACTOR)
         for at in range(0, count, tile):
             spectrum = backend.wing(signals).spectrum
@@ -191,12 +195,21 @@ def axcov(data: Array, maxlag: int = 10) -> Array:
     return backend.like(data, xp.stack([*one_side[:0:-1], *one_side], axis=-1))
 
 
-def _pixel_signals(source: backend.FrameSource, frames: list[slice], first: int, count: int, n: int) -> Array:
+def _pixel_signals(
+    source: backend.FrameSource,
+    frames: list[slice],
+    first: int,
+    count: int,
+    n: int,
+    transform: Callable[[Array], Array] | None,
+) -> Array:
     """Pixels first..first+count-1 (C order) of the given frames, less their first value: (count, n) float32."""
     signals = backend.empty((count, n), "float32")
     origin, start = None, 0
     for piece in frames:
         for chunk in backend.stream(source, frames=piece):
+            if transform is not None:
+                chunk = transform(chunk)
             if origin is None:
                 origin = chunk[0].reshape(-1)[first : first + count].astype("float64")
             backend.wing(chunk).spectrum.collect(chunk, first, origin, signals, start)

@@ -98,7 +98,7 @@ def constrained_oasisAR1(
         s_min=s_min,
     )
     single = np.ndim(y) == 1
-    return tuple(backend.like(y, x[0] if single else x) for x in (c, s, b, decay, lam))  # type: ignore[return-value]
+    return tuple(backend.like(y, x[0] if single else x) for x in (c, s, b, decay, lam))
 
 
 def oasisAR1(

@@ -50,7 +50,7 @@ def ar1(
     c: NDArray[np.float32],
     s: NDArray[np.float32],
 ) -> None:
-    """Calcium and spikes of y - b for a given penalty `lam` and smallest spike `s_min`, all (K,); writes c, s (K, T)."""
+    """Calcium and spikes of y - b for penalty `lam` and smallest spike `s_min`, all (K,); writes c, s (K, T)."""
     scratch, starts = _scratch(y)
     _ar1(y, g, b, lam, s_min, c, s, scratch, starts)
 
@@ -307,7 +307,7 @@ def _write(pools, start, n, last, tail, g, c, s):
 
 @nb.njit(error_model="numpy")
 def _decay_pools(y, g, b, lam, s_min, c, s, pools, start):
-    """One trace of `ar1`: pools merge unless the spike between them is s_min or more; then too small ones are cleared."""
+    """One trace of `ar1`: pools merge unless the spike between them is s_min or more; too small ones are cleared."""
     T = len(y)
     level = b + lam * (1 - g)
     n = 0
