@@ -1,0 +1,351 @@
+"""The steps of a CNMF run, on the parameters and estimates of one object."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_matrix, hstack, issparse
+
+from gpucalcium import backend
+from gpucalcium._progress import stage
+from gpucalcium.cnmf import hals
+from gpucalcium.cnmf._movie import PixelMovie, cropped, images_movie
+from gpucalcium.cnmf.estimates import Estimates
+from gpucalcium.cnmf.initialization import initialize_components
+from gpucalcium.cnmf.merging import merge_components
+from gpucalcium.cnmf.preprocessing import interpolate_missing_data
+from gpucalcium.cnmf.spatial import update_spatial_components
+from gpucalcium.cnmf.temporal import deconvolve_traces, residual_traces, update_temporal_components
+from gpucalcium.deconvolution import movie_noise
+from gpucalcium.errors import MovieShapeError, MovieValueError, NotSupportedError
+from gpucalcium.movies import open_movie
+
+if TYPE_CHECKING:
+    from gpucalcium.cnmf.cnmf import CNMF
+
+log = logging.getLogger(__name__)
+
+INIT_OPTIONS = (
+    "K gSig gSiz ssub tsub nIter maxIter nb kernel normalize_init method_init max_iter_snmf alpha_snmf "
+    "sigma_smooth_snmf perc_baseline_snmf options_local_NMF rolling_sum rolling_length min_corr min_pnr seed_method "
+    "ring_size_factor center_psf ssub_B init_iter SC_kernel SC_sigma SC_thr SC_normalize SC_use_NN SC_nnn "
+    "lambda_gnmf greedyroi_nmf_init_method greedyroi_nmf_max_iter snmf_l1_ratio"
+).split()
+SPATIAL_OPTIONS = (
+    "dist expandCore extract_cc maxthr medw method_exp method_ls normalize_yyt_one nrgthr se ss thr_method "
+    "update_background_components"
+).split()
+MERGED_AT_ONCE = 50  # groups
+
+
+def check_supported(cnmf: CNMF) -> None:
+    """Refuse, before any work, what this version does not carry out."""
+    params = cnmf.params
+    if params.get("patch", "rf") is not None:
+        raise NotSupportedError(
+            "rf is set, but patches are not there yet: use rf=None (the whole field of view at once)"
+        )
+    if params.get("init", "center_psf") or params.get("init", "method_init").lower() == "corr_pnr":
+        raise NotSupportedError(
+            "center_psf / method_init='corr_pnr' ask for the one-photon mode with a ring background, which is not "
+            "there yet: use method_init='greedy_roi' and center_psf=False"
+        )
+    if params.get("init", "nb") < 0 and not params.get("patch", "only_init"):
+        raise NotSupportedError(
+            "nb=-1 keeps all that the first cells leave as background, so there is nothing to refine: "
+            "use nb >= 0, or only_init=True"
+        )
+
+
+def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
+    """`CNMF.fit`: work on a copy, and take its results over once all is done."""
+    check_supported(cnmf)
+    source = open_movie(images)
+    dims = tuple(source.shape[1:])
+    window = tuple(indices) + (slice(None),) * (len(dims) - len(indices))
+    if len(window) != len(dims):
+        raise MovieShapeError(f"indices names {len(window)} axes, but the field of view is {dims}")
+    part = cropped(source, window)
+    if len(part) < 2:
+        raise MovieShapeError(f"the movie has {len(part)} frame(s); cells can only be told from a background in 2 or more")
+    work = copy.copy(cnmf)
+    work.estimates = copy.copy(cnmf.estimates)
+    work.estimates.dims = part.shape[1:]
+    if work.estimates.A is not None and part is not source:
+        _crop_estimates(work.estimates, dims, window)
+    _whole_run(work, images_movie(part))
+    if part is not source:
+        _embed(work.estimates, dims, window)
+    work.estimates.dims = dims
+    work.estimates.normalize_components()
+    work.dims = dims
+    vars(cnmf).update(vars(work))
+
+
+def _whole_run(cnmf: CNMF, movie: PixelMovie) -> None:
+    params, estimates = cnmf.params, cnmf.estimates
+    p = params.get("preprocess", "p")
+    with stage("CNMF", 7, "steps") as bar:
+        movie = preprocess(cnmf, movie)
+        bar.update()
+        if estimates.A is None:
+            initialize(cnmf, movie)
+        bar.update()
+        if params.get("patch", "only_init"):
+            compute_residuals(cnmf, movie)
+            estimates.bl = estimates.c1 = estimates.neurons_sn = None
+            return
+        update_spatial(cnmf, movie)
+        bar.update()
+        if params.get("patch", "skip_refinement"):
+            update_temporal(cnmf, movie, p)
+            return
+        update_temporal(cnmf, movie, 0)
+        bar.update()
+        if params.get("merging", "do_merge"):
+            merge(cnmf, MERGED_AT_ONCE, True, params.get("merging", "max_merge_area"))
+        bar.update()
+        update_spatial(cnmf, movie)
+        bar.update()
+        update_temporal(cnmf, movie, p)
+        bar.update()
+
+
+def preprocess(cnmf: CNMF, movie: PixelMovie) -> PixelMovie:
+    """Noise level of each pixel; returns the movie, with missing values filled if there are any."""
+    options = cnmf.params.get_group("preprocess")
+    if options["check_nan"] and movie.source.dtype.kind == "f":
+        movie = _without_missing(movie)
+    if options["sn"] is not None:
+        sn = np.asarray(options["sn"], np.float32).ravel(order="F")
+    else:
+        image = movie_noise(
+            movie.source,
+            noise_range=options["noise_range"],
+            noise_method=options["noise_method"],
+            max_num_samples_fft=options["max_num_samples_fft"],
+        )
+        sn = backend.to_numpy(image).ravel(order="F")
+    cnmf.estimates.sn = sn
+    return movie
+
+
+def _without_missing(movie: PixelMovie) -> PixelMovie:
+    mean = movie.mean()
+    if np.isinf(mean).any():
+        raise MovieValueError("the movie holds infinite values: replace them (NaN would be filled by interpolation)")
+    missing = np.isnan(mean)
+    if not missing.any():
+        return movie
+    held = np.array(backend.to_numpy(backend.hold(movie.source)))
+    rows = held.reshape(movie.T, movie.d)
+    if np.isnan(rows).all():
+        raise MovieValueError("every value of the movie is NaN")
+    filled, which = interpolate_missing_data(rows[:, missing].T)
+    rows[:, missing] = filled.T
+    log.warning("missing values of %d pixels were filled by interpolation in time", len(which))
+    return PixelMovie(open_movie(backend.put(held)), movie.dims)
+
+
+def initialize(cnmf: CNMF, movie: PixelMovie) -> None:
+    """First estimates of footprints, traces and background."""
+    group = cnmf.params.get_group("init")
+    options = {name: group[name] for name in INIT_OPTIONS}
+    A, C, b, f, center = initialize_components(movie, sn=cnmf.estimates.sn, **options)
+    vars(cnmf.estimates).update(A=A, C=C, b=b, f=f, center=center, dims=movie.dims)
+
+
+def update_spatial(cnmf: CNMF, movie: PixelMovie) -> None:
+    """New footprints and background images."""
+    group, estimates = cnmf.params.get_group("spatial"), cnmf.estimates
+    if estimates.A.shape[1] == 0 and (estimates.f is None or len(estimates.f) == 0):
+        return
+    A, b, C, f = update_spatial_components(
+        movie,
+        C=estimates.C,
+        f=estimates.f,
+        A_in=estimates.A,
+        sn=estimates.sn,
+        b_in=estimates.b,
+        dims=estimates.dims,
+        low_rank_background=cnmf.params.get("patch", "low_rank_background"),
+        nb=cnmf.params.get("init", "nb"),
+        **{name: group[name] for name in SPATIAL_OPTIONS},
+    )
+    vars(estimates).update(A=A, b=b, C=C, f=f)
+
+
+def update_temporal(cnmf: CNMF, movie: PixelMovie, p: int) -> None:
+    """New traces and background time courses, with an AR model of order p."""
+    group, estimates = cnmf.params.get_group("temporal"), cnmf.estimates
+    group["p"] = p
+    C, A, b, f, S, bl, c1, sn, g, YrA, lam = update_temporal_components(
+        movie, estimates.A, estimates.b, estimates.C, estimates.f, **group
+    )
+    vars(estimates).update(
+        C=C, A=A, b=b, f=f, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=YrA, R=YrA, lam=lam
+    )
+
+
+def merge(cnmf: CNMF, mx: int, fast_merge: bool, max_merge_area: float | None) -> None:
+    """Merge overlapping components with correlated traces."""
+    estimates, params = cnmf.estimates, cnmf.params
+    A, C, nr, merged, S, bl, c1, sn, g, empty, R = merge_components(
+        None,
+        estimates.A,
+        estimates.b,
+        estimates.C,
+        estimates.YrA,
+        estimates.f,
+        estimates.S,
+        estimates.sn,
+        {**params.get_group("temporal"), "p": _order(estimates)},
+        params.get_group("spatial"),
+        bl=estimates.bl,
+        c1=estimates.c1,
+        sn=estimates.neurons_sn,
+        g=estimates.g,
+        thr=params.get("merging", "merge_thr"),
+        mx=mx,
+        fast_merge=fast_merge,
+        max_merge_area=max_merge_area,
+    )
+    vars(estimates).update(
+        A=A, C=C, nr=nr, merged_ROIs=merged, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=R, R=R, lam=None
+    )
+    cnmf.empty_merged = empty
+
+
+def _order(estimates: Estimates) -> int:
+    """Order of the AR models that the estimates have now."""
+    return 0 if estimates.g is None or not len(estimates.g) else int(np.size(estimates.g[0]))
+
+
+def compute_residuals(cnmf: CNMF, movie: PixelMovie) -> None:
+    """Residual trace of each component."""
+    estimates = cnmf.estimates
+    both, Cf, K = _model(estimates, movie)
+    estimates.YrA = estimates.R = residual_traces(movie, both, Cf)[:K].astype(np.float32)
+
+
+def _model(estimates: Estimates, movie: PixelMovie) -> tuple[csc_matrix, NDArray[np.float64], int]:
+    """[A b], [C; f], and the number of components."""
+    A = csc_matrix(estimates.A)
+    if estimates.b is None or estimates.f is None:
+        return csc_matrix(A, dtype=np.float32), np.array(estimates.C, np.float64), A.shape[1]
+    both = csc_matrix(hstack([A, csc_matrix(estimates.b)]), dtype=np.float32)
+    return both, np.vstack([estimates.C, estimates.f]).astype(np.float64), A.shape[1]
+
+
+def deconvolve(cnmf: CNMF, options: dict[str, Any]) -> None:
+    """`constrained_foopsi` on the noisy traces."""
+    estimates = cnmf.estimates
+    noisy = np.asarray(estimates.C) + np.asarray(estimates.YrA)
+    group = {**cnmf.params.get_group("temporal"), **options}
+    p = group.pop("p")
+    found = deconvolve_traces(noisy, p, **group)
+    residual = noisy - found.C
+    vars(estimates).update(
+        C=found.C, S=found.S, bl=found.bl, c1=found.c1, neurons_sn=found.sn, g=found.g, lam=found.lam,
+        YrA=residual, R=residual,
+    )  # fmt: skip
+
+
+def hals_traces(
+    cnmf: CNMF,
+    movie: PixelMovie,
+    groups: Sequence[Any] | None,
+    order: Sequence[int] | None,
+    update_bck: bool,
+    bck_non_neg: bool,
+    iters: int,
+    tol: float,
+) -> None:
+    """`CNMF.HALS4traces`."""
+    estimates = cnmf.estimates
+    both, Cf, K = _model(estimates, movie)
+    rows = list(chain.from_iterable(groups)) if groups is not None else order
+    rows = list(range(K)) if rows is None or len(rows) == 0 else [int(k) for k in rows if k < K]
+    background = list(range(K, len(Cf)))
+    C, noisy = hals.hals_traces(
+        movie.project(both),
+        both.T @ both,
+        Cf,
+        order=rows + (background if update_bck else []),
+        free=[] if bck_non_neg else background,
+        sweeps=iters,
+        tol=tol,
+    )
+    estimates.C = C[:K].astype(np.float32)
+    estimates.YrA = estimates.R = (noisy - C)[:K].astype(np.float32)
+    if background:
+        estimates.f = C[K:].astype(np.float32)
+
+
+def hals_footprints(cnmf: CNMF, movie: PixelMovie, update_bck: bool, num_iter: int) -> None:
+    """`CNMF.HALS4footprints`: background images may change everywhere, footprints on their support."""
+    estimates = cnmf.estimates
+    both, Cf, K = _model(estimates, movie)
+    if update_bck and len(Cf) > K:
+        both = csc_matrix(hstack([both[:, :K], _full(both[:, K:])]))
+    updated = slice(None) if update_bck else slice(0, K)
+    both = hals.hals_footprints(movie, both, Cf, num_iter, updated)
+    estimates.A = both[:, :K]
+    if len(Cf) > K:
+        estimates.b = both[:, K:] if issparse(estimates.b) else both[:, K:].toarray()
+
+
+def _full(b: csc_matrix) -> csc_matrix:
+    """A matrix with every entry stored, zeros as well."""
+    d, n = b.shape
+    rows = np.tile(np.arange(d), n)
+    return csc_matrix((b.toarray().ravel(order="F"), rows, np.arange(0, d * n + 1, d)), shape=b.shape)
+
+
+# ---------------------------------------------------------------------------- part of the field of view
+
+
+def _rows_of(dims: tuple[int, ...], window: tuple[slice, ...]) -> NDArray[np.int64]:
+    """Pixels (Fortran order) of the whole field that a part of it has, in its own Fortran order."""
+    pixels = np.arange(int(np.prod(dims))).reshape(dims, order="F")
+    return pixels[window].ravel(order="F")
+
+
+def _crop_estimates(estimates: Estimates, dims: tuple[int, ...], window: tuple[slice, ...]) -> None:
+    rows = _rows_of(dims, window)
+    estimates.A = csc_matrix(csc_matrix(estimates.A).tocsr()[rows])
+    if estimates.b is not None:
+        estimates.b = csc_matrix(estimates.b).tocsr()[rows].toarray()
+
+
+def _embed(estimates: Estimates, dims: tuple[int, ...], window: tuple[slice, ...]) -> None:
+    rows = _rows_of(dims, window)
+    d = int(np.prod(dims))
+    part = csc_matrix(estimates.A)
+    estimates.A = csc_matrix((part.data, rows[part.indices], part.indptr), shape=(d, part.shape[1]))
+    estimates.A.sort_indices()
+    whole_b = np.zeros((d, estimates.b.shape[1]), np.float32)
+    whole_b[rows] = estimates.b.toarray() if issparse(estimates.b) else estimates.b
+    sn = np.zeros(d, np.float32)
+    sn[rows] = estimates.sn
+    estimates.b, estimates.sn = whole_b, sn
+    if estimates.center is not None:
+        first = [range(n)[s].start for n, s in zip(dims, window, strict=True)]
+        step = [range(n)[s].step for n, s in zip(dims, window, strict=True)]
+        estimates.center = np.asarray(estimates.center) * step + first
+
+
+# ---------------------------------------------------------------------------- from files
+
+
+def fit_file(
+    cnmf: CNMF, motion_correct: bool, indices: Sequence[slice] | None, include_eval: bool
+) -> CNMF:
+    """`CNMF.fit_file`."""
+    raise NotSupportedError("fit_file is not there yet")
