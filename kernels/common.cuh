@@ -1,10 +1,5 @@
 // common.cuh - what every kernel file starts from. Pasted into the file before it is compiled, so it
-// includes nothing of the system: NVRTC takes it as it stands. With GC_HOST defined, the same text is C++
-// that runs on the CPU (tests/emulator).
-
-#ifdef GC_HOST
-#include "cuda_on_host.h"
-#endif
+// includes nothing of the system: NVRTC takes it as it stands.
 
 typedef long long index_t;  // frames times pixels pass 2^31 in minutes of movie
 
@@ -20,7 +15,7 @@ constexpr int MAX_WARPS = 32;  // a block has at most 1024 threads
 #endif
 
 // Shared memory whose size the launch gives (shared=bytes): DYNAMIC_SHARED(float, tile); then tile[...].
-#ifndef DYNAMIC_SHARED
+#ifndef DYNAMIC_SHARED  // the emulator of the tests has its own
 #define DYNAMIC_SHARED(T, name)                                  \
     extern __shared__ __align__(16) unsigned char gc_dynamic[]; \
     T* const name = reinterpret_cast<T*>(gc_dynamic)

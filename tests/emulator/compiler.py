@@ -21,7 +21,7 @@ from tests.emulator.memory import POISON, Memory
 HERE = Path(__file__).parent
 FLAGS = (
     "-std=c++20 -O1 -fPIC -shared -fvisibility=hidden -fno-gnu-unique -ffp-contract=off "
-    "-ftrivial-auto-var-init=pattern -Wno-unknown-pragmas -DGC_HOST"
+    "-ftrivial-auto-var-init=pattern -Wno-unknown-pragmas -fmax-errors=5"
 ).split()
 SANITIZE_FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=undefined".split()
 MANY_THREADS = 200_000  # a launch of more is run under one seed
@@ -81,7 +81,7 @@ def _compile(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernel.so"
-        command = ["g++", *flags(), f"-I{HERE}", "-x", "c++", "-", "-o", str(made)]
+        command = ["g++", *flags(), f"-I{HERE}", "-include", "cuda_on_host.h", "-x", "c++", "-", "-o", str(made)]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CompileException(done.stderr, text, path.name, flags())
