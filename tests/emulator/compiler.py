@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.emulator.array import ndarray
 from tests.emulator.cuda import SHARED_OPT_IN, SHARED_PER_BLOCK, CompileException, CUDADriverError
-from tests.emulator.memory import POISON, Memory
+from tests.emulator.memory import POISON, Memory, sanitizing
 
 HERE = Path(__file__).parent
 FLAGS = (
@@ -50,10 +50,6 @@ class Parameter(ctypes.Structure):
 def cache_folder() -> Path:
     chosen = os.environ.get("GPUCALCIUM_EMULATOR_CACHE")
     return Path(chosen) if chosen else HERE.parents[1] / ".cache" / "emulator"
-
-
-def sanitizing() -> bool:
-    return os.environ.get("GPUCALCIUM_EMULATOR_SANITIZE", "0") == "1"
 
 
 def flags() -> list[str]:

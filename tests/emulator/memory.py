@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 
@@ -12,6 +13,16 @@ UNIT = 512  # bytes: CuPy rounds allocations up to this, and aligns them so
 POISON = 0xCC  # what fresh memory holds
 DEVICE_COUNT = int(os.environ.get("GPUCALCIUM_EMULATOR_DEVICES", "1"))
 DEVICE_MEMORY = 8 << 30  # bytes that each emulated device claims to have
+
+
+def sanitizing() -> bool:
+    """Whether kernels are compiled with AddressSanitizer, which then watches the guards."""
+    return os.environ.get("GPUCALCIUM_EMULATOR_SANITIZE", "0") == "1"
+
+
+def _forbid(guard: np.ndarray) -> None:
+    forbid = ctypes.CDLL(None).__asan_poison_memory_region  # of the library that is preloaded
+    forbid(ctypes.c_void_p(guard.ctypes.data), ctypes.c_size_t(guard.size))
 
 
 class OutOfMemoryError(MemoryError):
@@ -118,6 +129,9 @@ class Memory:
         self._after = room[first + nbytes : first + nbytes + GUARD]
         self.bytes = room[first : first + nbytes]
         self.ptr = self.bytes.ctypes.data if nbytes else 0
+        if sanitizing():
+            for guard in (self._before, self._after):
+                _forbid(guard)
 
     def __del__(self) -> None:
         if getattr(self, "_charged", 0):
@@ -128,11 +142,15 @@ class Memory:
 
     def arm(self, value: int) -> None:
         """Fill the guards; a kernel that reads them gets another answer with another value."""
+        if sanitizing():
+            return
         self._before.fill(value)
         self._after.fill(value)
 
     def trespassed(self, value: int) -> str | None:
         """Which guard was written since `arm(value)`, with the distance in bytes."""
+        if sanitizing():
+            return None
         if (hit := np.flatnonzero(self._after != value)).size:
             return f"{hit[0]} bytes past the end"
         if (hit := np.flatnonzero(self._before != value)).size:
