@@ -6,5 +6,12 @@ from gpucalcium.images.correlations import (
     max_correlation_image,
     mean_image,
 )
+from gpucalcium.images.pnr import correlation_pnr
 
-__all__ = ["local_correlations", "local_correlations_fft", "max_correlation_image", "mean_image"]
+__all__ = [
+    "correlation_pnr",
+    "local_correlations",
+    "local_correlations_fft",
+    "max_correlation_image",
+    "mean_image",
+]

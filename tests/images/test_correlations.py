@@ -295,3 +295,57 @@ def test_bins_frames_and_windows_are_checked():
             mean_image(movie_of(), wrong)
     with pytest.raises(NotSupportedError, match="rolling_window=50"):
         local_correlations_fft(movie_of(), swap_dim=False, rolling_window=50)
+
+
+# ---------------------------------------------------------------------------- reference outputs
+
+
+@pytest.fixture(scope="module")
+def stored(reference):
+    """Reference outputs of CaImAn 1.12.1, with the movies they were made from."""
+    (two_photon, volume, _) = reference.inputs("summary_images")
+    return reference.load("summary_images") | {"Y": two_photon["Y"], "V": volume["Y"]}
+
+
+# 2e-6 on all: the reference sums in float32 (observed: 7e-7)
+def test_reference_images(stored):
+    Y = stored["Y"]
+    assert_allclose(local_correlations(Y, False, False), stored["local_correlations_4"], atol=2e-6)
+    assert_allclose(local_correlations(Y, False, False, 2), stored["local_correlations_4_order2"], atol=2e-6)
+    last = np.moveaxis(Y, 0, -1)
+    # The reference's local_correlations with 8 neighbours adds two of the four diagonal terms to the wrong
+    # pixels (local_correlations_8 differs from its own _fft_8 by 0.05); local_correlations_fft is right.
+    assert_allclose(local_correlations(last), stored["local_correlations_fft_8"], atol=2e-6)
+    assert_allclose(local_correlations_fft(last), stored["local_correlations_fft_8"], atol=2e-6)
+    assert_allclose(local_correlations_fft(Y, False, False), stored["local_correlations_fft_4"], atol=2e-6)
+
+
+def test_reference_geometric_mean(stored):
+    """Where no correlation is negative: there the reference is NaN, or takes two negatives for a positive."""
+    Y = stored["Y"]
+    any_negative = np.zeros(Y.shape[1:], bool)
+    for pixel in np.ndindex(*any_negative.shape):
+        a = Y[(slice(None), *pixel)]
+        any_negative[pixel] = any(
+            np.corrcoef(a, Y[(slice(None), *there)])[0, 1] < 0
+            for there in neighbours_of(pixel, any_negative.shape, False)
+        )
+    got = local_correlations(Y, False, False, 0)
+    assert_array_equal(got[any_negative], 0)
+    assert_allclose(got[~any_negative], stored["local_correlations_4_order0"][~any_negative], atol=1e-5)
+
+
+def test_reference_volumes(stored):
+    V = stored["V"]
+    for eight in (False, True):
+        expected = stored[f"local_correlations_3d_eight{eight:d}"]
+        assert_allclose(local_correlations(V, eight, False), expected, atol=2e-6)
+        expected = stored[f"local_correlations_fft_3d_eight{eight:d}"]
+        assert_allclose(local_correlations_fft(V, eight, False), expected, atol=2e-6)
+
+
+def test_reference_maximum_and_mean(stored):
+    for bin_size in (100, 140, 1000):
+        expected = stored[f"max_correlation_image_bin{bin_size}"]
+        assert_allclose(max_correlation_image(stored["Y"], bin_size, swap_dim=False), expected, atol=2e-6)
+    assert_allclose(mean_image(stored["Y"]), stored["mean_image"], rtol=3e-7)

@@ -1,0 +1,141 @@
+"""Correlation and peak-to-noise images of spatially filtered movies: where one-photon cells are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from gpucalcium import backend
+from gpucalcium.backend import Array, FrameSource, arrays, stencils
+from gpucalcium.deconvolution import movie_noise
+from gpucalcium.errors import MovieShapeError, ParameterError
+from gpucalcium.images.neighbours import NeighbourCorrelations
+from gpucalcium.images.time_axis import open_with_time
+from gpucalcium.movies.sources import MovieLike
+
+BORDER = "replicate"
+NOISE_LEVELS = 3  # what rises less far above the mean says nothing of cells, and is set to zero
+
+Filter = Callable[[Array], Array]
+"""Frames in, float32 frames out, on their device."""
+
+
+def correlation_pnr(
+    Y: MovieLike,
+    gSig: float | Sequence[float] | None = None,
+    center_psf: bool = True,
+    swap_dim: bool = True,
+    background_filter: str = "disk",
+) -> tuple[Array, Array]:
+    """Local correlation and peak-to-noise ratio of each pixel, after a spatial filter.
+
+    A filter of the size of cells removes the blurred background of one-photon movies; cells are then
+    where a high peak stands above the noise together with those of the pixels around.
+
+    Parameters
+    ----------
+    Y : array-like or path, (d1, d2[, d3], T) if `swap_dim`, else (T, d1, d2[, d3]), any real dtype
+        Fluorescence. Read in chunks, three times.
+    gSig : float or one per axis, optional
+        Standard deviation of a cell, pixels. None: no filter.
+    center_psf : bool
+        Remove the background with `background_filter`; False: smooth with the Gaussian only.
+    swap_dim : bool
+        As in `local_correlations`.
+    background_filter : {"disk", "box"}
+        The Gaussian minus its mean on a disc, or minus the mean over the box that holds it.
+
+    Returns
+    -------
+    cn : (d1, d2[, d3]) float32
+        Correlation with all neighbours (8; 26 in volumes) where values below three noise levels count as zero.
+    pnr : (d1, d2[, d3]) float32
+        Highest value above the mean over time, in noise levels; 0 where there is no noise.
+        Both CuPy if `Y` is CuPy, else NumPy; NaN where the filter meets a NaN.
+
+    Raises
+    ------
+    ParameterError
+        `gSig` is not positive or has the wrong length; unknown `background_filter`.
+    MovieShapeError
+        One frame has no noise to be told from the peak.
+
+    References
+    ----------
+    Zhou et al. (2018), eLife 7:e28728, Methods, "initialization of spatial and temporal components".
+    """
+    source = open_with_time(Y, swap_dim)
+    if len(source) < 2:
+        raise MovieShapeError(f"the movie has {len(source)} frame: noise is told from peaks with 2 or more")
+    filtered = _filter(gSig, center_psf, background_filter, len(source.shape) - 1)
+    mean, peak = _mean_and_peak(source, filtered)
+    noise = backend.to_numpy(movie_noise(source, noise_method="mean", transform=filtered))
+    cn = _correlation_above_noise(source, filtered, mean, NOISE_LEVELS * noise)
+    with np.errstate(invalid="ignore"):
+        pnr = np.maximum(peak - mean, 0) / np.where(noise > 0, noise, np.inf)
+    pnr[np.isnan(noise)] = np.nan
+    return backend.like(Y, cn), backend.like(Y, pnr)
+
+
+def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and maximum over time of the filtered movie, float32 on the host."""
+    sums = NeighbourCorrelations(source.shape[1:], "none")
+    peak = None
+    for chunk in backend.stream(source, working=_working(source)):
+        frames = filtered(chunk)
+        sums.add(frames)
+        highest = frames.max(axis=0)
+        peak = highest if peak is None else arrays.xp(frames).maximum(peak, highest)
+    return sums.mean(), backend.to_numpy(peak)
+
+
+def _correlation_above_noise(
+    source: FrameSource, filtered: Filter, mean: np.ndarray, threshold: np.ndarray
+) -> np.ndarray:
+    sums = NeighbourCorrelations(source.shape[1:], "all")
+    for chunk in backend.stream(source, working=_working(source)):
+        frames = filtered(chunk)
+        xp = arrays.xp(frames)
+        frames = frames - xp.asarray(mean)
+        frames *= frames >= xp.asarray(threshold)
+        sums.add(frames)
+    return sums.image()
+
+
+def _working(source: FrameSource) -> int:
+    """Bytes per frame beside a chunk: the filter's two buffers, the difference and its mask."""
+    return 4 * 4 * int(np.prod(source.shape[1:]))
+
+
+def _filter(
+    gSig: float | Sequence[float] | None, center_psf: bool, background_filter: str, ndim: int
+) -> Filter:
+    if background_filter not in ("disk", "box"):
+        raise ParameterError(f"background_filter={background_filter!r}: choose 'disk' or 'box'")
+    if gSig is None:
+        return lambda frames: frames.astype("float32")
+    sigma = [float(s) for s in np.broadcast_to(gSig, ndim)] if np.size(gSig) in (1, ndim) else []
+    if not sigma or not all(0 < s < np.inf for s in sigma):
+        raise ParameterError(f"gSig={gSig}: expected one positive number, or one for each of {ndim} axes")
+    radius = [int(2 * s) for s in sigma]
+    if not center_psf:
+        return partial(_gaussian, sigma=sigma, radius=radius)
+    if background_filter == "box":
+        return partial(_gaussian_minus_box, sigma=sigma, radius=radius)
+    return partial(_correlate, kernel=stencils.difference_kernel(sigma, radius))
+
+
+def _gaussian(frames: Array, sigma: list[float], radius: list[int]) -> Array:
+    return backend.wing(frames).filters.gaussian(frames, sigma, radius, BORDER)
+
+
+def _gaussian_minus_box(frames: Array, sigma: list[float], radius: list[int]) -> Array:
+    smooth = _gaussian(frames, sigma, radius)
+    smooth -= backend.wing(frames).filters.box(frames, [2 * r + 1 for r in radius], BORDER)
+    return smooth
+
+
+def _correlate(frames: Array, kernel: np.ndarray) -> Array:
+    return backend.wing(frames).filters.correlate(frames, kernel, BORDER)
