@@ -1,5 +1,23 @@
 """Movies: from files and arrays to frames, and back."""
 
-from gpucalcium.movies.sources import open_movie
+from gpucalcium.movies.load import get_file_size, load, load_iter, load_movie_chain
+from gpucalcium.movies.memmap_write import load_memmap, save_memmap, save_memmap_each, save_memmap_join
+from gpucalcium.movies.movie import movie
+from gpucalcium.movies.sources import MovieLike, open_movie
+from gpucalcium.movies.timeseries import concatenate, timeseries
 
-__all__ = ["open_movie"]
+__all__ = [
+    "MovieLike",
+    "concatenate",
+    "get_file_size",
+    "load",
+    "load_iter",
+    "load_memmap",
+    "load_movie_chain",
+    "movie",
+    "open_movie",
+    "save_memmap",
+    "save_memmap_each",
+    "save_memmap_join",
+    "timeseries",
+]

@@ -97,6 +97,24 @@ class Selection(Source):
             at += count
 
 
+class OneChannel(Source):
+    """One of the channels of a movie (T, channels, rows, columns)."""
+
+    def __init__(self, source: FrameSource, channel: int) -> None:
+        channels = source.shape[1]
+        if not -channels <= channel < channels:
+            raise ParameterError(
+                f"channel={channel}: {_name(source)} has {channels} channels, counted from 0"
+            )
+        self._picked = Selection(source, (slice(None), channel))
+        super().__init__(
+            (len(source), *source.shape[2:]), source.dtype, f"{_name(source)}, channel {channel}"
+        )
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        self._picked.read(slice(wanted.start, wanted.stop, wanted.step), out[:, None])
+
+
 def _picked(selector: Any, length: int, axis: int) -> range | NDArray[np.int64]:
     """Indices of one axis; a range with positive step where that says it all."""
     if isinstance(selector, range):

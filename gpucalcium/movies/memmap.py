@@ -86,28 +86,26 @@ def open_mmap(path: Path) -> Source:
     shape = (about.T, *about.dims)
     if about.order == "F":
         return RawSource(path, shape, VALUE, reversed_axes=True)
-    return TracesSource(path, shape)
+    return TracesSource(path, shape, VALUE)
 
 
 class TracesSource(Source):
     """Frames of a movie that is stored trace after trace."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        super().__init__(shape, VALUE, str(path))
-        self._path = path
+    def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype, offset: int = 0) -> None:
+        super().__init__(shape, stored, str(path))
+        self._path, self._offset = path, offset
 
     def _fill(self, wanted: range, out: NDArray) -> None:
         """Gather slabs of the last axis; each is mapped only while it is read, so the map never fills memory."""
-        slab_shape = self.shape[-2:0:-1]
-        touched = min(len(self), wanted[-1] - wanted[0] + 1 + _FAULT // VALUE.itemsize) * VALUE.itemsize
+        slab_shape, size = self.shape[-2:0:-1], self.stored.itemsize
         pixels, frames = math.prod(slab_shape), len(self)
+        touched = min(frames, wanted[-1] - wanted[0] + 1 + _FAULT // size) * size
         some = max(1, PIECE // (pixels * touched))
         for k in range(0, self.shape[-1], some):
             count = min(some, self.shape[-1] - k)
-            mapped = np.memmap(
-                self._path, VALUE, "r", k * pixels * frames * VALUE.itemsize, (count * pixels, frames)
-            )
-            part = np.asarray(mapped[:, wanted.start : wanted.stop : wanted.step])
-            part = part.reshape(count, *slab_shape, len(wanted))
+            offset = self._offset + k * pixels * frames * size
+            mapped = np.memmap(self._path, self.stored, "r", offset, (count, *slab_shape, frames))
+            part = mapped[..., wanted.start : wanted.stop : wanted.step]
             out[..., k : k + count] = part.transpose(range(part.ndim - 1, -1, -1))
             del mapped, part

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucalcium.errors import MovieFileError
+from gpucalcium.errors import MovieFileError, MovieShapeError
 from gpucalcium.movies.arrays import ArraySource
+from gpucalcium.movies.memmap import TracesSource
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
 
-def open_npy(path: Path) -> Source:
-    """Frames of a .npy file; an array of two axes is one frame.
+def open_npy(path: Path, frame_shape: tuple[int, int] | None = None) -> Source:
+    """Frames of a .npy file; an array of two axes is one frame or, if a shape of the frames is given, a matrix
+    (pixels, T) with pixels in Fortran order.
 
     Raises
     ------
@@ -39,12 +41,35 @@ def open_npy(path: Path) -> Source:
         raise MovieFileError(
             f"{path} holds Python objects, which are never unpickled; save a plain array of numbers"
         )
+    if offset + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+        raise MovieFileError(
+            f"{path} is truncated: its header promises {shape} {dtype}, more than its {path.stat().st_size} "
+            "bytes. Copy it again from where it was written"
+        )
+    if frame_shape is not None:
+        return _matrix(path, shape, fortran, dtype, offset, frame_shape)
     if len(shape) == 2:
-        shape = (1, *shape)
         if fortran:
-            return ArraySource(np.asfortranarray(np.load(path, mmap_mode="r"))[None], str(path))
+            return ArraySource(np.load(path, mmap_mode="r")[None], str(path))
+        shape = (1, *shape)
     if not fortran:
         return RawSource(path, shape, dtype, offset)
-    if offset + math.prod(shape) * dtype.itemsize > path.stat().st_size:
-        raise MovieFileError(f"{path} is truncated: {shape} {dtype} needs more bytes than the file has")
-    return ArraySource(np.memmap(path, dtype, "r", offset, shape, order="F"), str(path))
+    return ArraySource(np.load(path, mmap_mode="r"), str(path))
+
+
+def _matrix(
+    path: Path,
+    shape: tuple[int, ...],
+    fortran: bool,
+    dtype: np.dtype,
+    offset: int,
+    frame_shape: tuple[int, int],
+) -> Source:
+    if len(shape) != 2 or shape[0] != math.prod(frame_shape):
+        raise MovieShapeError(
+            f"{path} is {shape}; with shape={frame_shape} a matrix ({math.prod(frame_shape)} pixels, T) is expected"
+        )
+    movie_shape = (shape[1], *frame_shape)
+    if fortran:
+        return RawSource(path, movie_shape, dtype, offset, reversed_axes=True)
+    return TracesSource(path, movie_shape, dtype, offset)

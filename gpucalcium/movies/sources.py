@@ -19,14 +19,19 @@ from gpucalcium.movies.tiff import open_tiff
 MovieLike = Any
 """What `open_movie` takes: an array of any kind, a path, a list of either, a source."""
 
+TIFF, HDF5 = (".tif", ".tiff", ".btf"), (".h5", ".hdf5", ".nwb", ".mat")
 _READERS: Mapping[str, Callable[..., FrameSource]] = (
-    dict.fromkeys((".tif", ".tiff", ".btf"), open_tiff)
-    | dict.fromkeys((".h5", ".hdf5", ".nwb", ".mat"), open_hdf5)
-    | {".npy": open_npy, ".mmap": open_mmap}
+    dict.fromkeys(TIFF, open_tiff) | dict.fromkeys(HDF5, open_hdf5) | {".npy": open_npy, ".mmap": open_mmap}
 )
 
 
-def open_movie(movie: MovieLike, *, var_name_hdf5: str = "mov", subindices: Any = None) -> FrameSource:
+def open_movie(
+    movie: MovieLike,
+    *,
+    var_name_hdf5: str = "mov",
+    subindices: Any = None,
+    shape: tuple[int, int] | None = None,
+) -> FrameSource:
     """A source of frames, whatever the movie is kept in. Only headers are read.
 
     Parameters
@@ -39,6 +44,8 @@ def open_movie(movie: MovieLike, *, var_name_hdf5: str = "mov", subindices: Any 
         Data set in HDF5 files; if there is only one, that is taken.
     subindices : optional
         Part of the movie: frames (int, slice, range, list) or a tuple with one selector per axis.
+    shape : (int, int), optional
+        Of the frames, if an .npy file holds a matrix (pixels, T), pixels in Fortran order.
 
     Returns
     -------
@@ -52,25 +59,25 @@ def open_movie(movie: MovieLike, *, var_name_hdf5: str = "mov", subindices: Any 
     MovieShapeError, ArrayTypeError
         Not 3 or 4 axes, or empty; not real numbers.
     """
-    source = _open(movie, var_name_hdf5)
+    source = _open(movie, var_name_hdf5, shape)
     return source if subindices is None else Selection(source, subindices)
 
 
-def _open(movie: MovieLike, var_name_hdf5: str) -> FrameSource:
+def _open(movie: MovieLike, var_name_hdf5: str, shape: tuple[int, int] | None) -> FrameSource:
     if isinstance(movie, str | os.PathLike):
-        return _open_file(Path(movie), var_name_hdf5)
+        return _open_file(Path(movie), var_name_hdf5, shape)
     if hasattr(movie, "read") and hasattr(movie, "shape"):
         return movie
     if hasattr(movie, "shape") and hasattr(movie, "dtype"):
         return open_array(movie)
     if isinstance(movie, Sequence) and not isinstance(movie, bytes):
-        return Chain([_open(part, var_name_hdf5) for part in movie])
+        return Chain([_open(part, var_name_hdf5, shape) for part in movie])
     raise ArrayTypeError(
         f"{type(movie).__name__} is no movie: give an array (T, d1, d2[, d3]), the path of a file, or a list of these"
     )
 
 
-def _open_file(path: Path, var_name_hdf5: str) -> FrameSource:
+def _open_file(path: Path, var_name_hdf5: str, shape: tuple[int, int] | None) -> FrameSource:
     if not path.exists():
         raise MovieNotFoundError(f"File {path} not found! The working directory is {Path.cwd()}")
     reader = _READERS.get(path.suffix.lower())
@@ -85,4 +92,6 @@ def _open_file(path: Path, var_name_hdf5: str) -> FrameSource:
         )
     if path.stat().st_size == 0:
         raise MovieFileError(f"{path} is empty (0 bytes): copy it again from where it was recorded")
-    return reader(path, var_name_hdf5) if reader is open_hdf5 else reader(path)
+    if reader is open_hdf5:
+        return open_hdf5(path, var_name_hdf5)
+    return open_npy(path, shape) if reader is open_npy else reader(path)

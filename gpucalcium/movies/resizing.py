@@ -1,0 +1,108 @@
+"""Resizing along one axis as a sparse matrix of interpolation weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from gpucalcium.errors import ParameterError
+
+NEAREST, LINEAR, CUBIC, AREA, LANCZOS = range(5)
+"""Codes of the interpolations."""
+
+_CUBIC_A = -0.75
+
+
+def resize(values: NDArray, axis: int, length: int, interpolation: int = AREA) -> NDArray[np.float32]:
+    """`values` with `length` entries along one axis.
+
+    Parameters
+    ----------
+    values : array, real
+    axis, length : int
+    interpolation : {0, 1, 2, 3, 4}
+        Nearest, linear, bicubic, area, Lanczos over 8 entries; all read half-pixel coordinates and repeat the
+        edge. Area weights entries by what they share with the new cell: a mean where it shrinks, steps where it
+        enlarges.
+
+    Returns
+    -------
+    resized : array, float32
+    """
+    moved = np.moveaxis(values, axis, 0)
+    rest = moved.shape[1:]
+    flat = np.ascontiguousarray(moved, np.float32).reshape(len(moved), -1)
+    if length != len(moved):
+        flat = weights(len(moved), length, interpolation) @ flat
+    return np.ascontiguousarray(np.moveaxis(flat.reshape(length, *rest), 0, axis))
+
+
+def resized_length(length: int, factor: float) -> int:
+    """Entries an axis has after resizing by `factor`.
+
+    Raises
+    ------
+    ParameterError
+        None would be left, or the factor is no positive number.
+    """
+    if not (np.isfinite(factor) and factor > 0):
+        raise ParameterError(f"a factor of {factor}: resizing takes positive numbers, 0.5 halves")
+    new = int(length * factor)
+    if new < 1:
+        raise ParameterError(
+            f"a factor of {factor} leaves nothing of an axis of {length}; use at least {1 / length:.3g}"
+        )
+    return new
+
+
+def weights(length: int, new: int, interpolation: int) -> sparse.csr_matrix:
+    """Matrix (new, length), float32, that resizes an axis: every row sums to one."""
+    if interpolation == AREA:
+        return _area(length, new)
+    centres = (np.arange(new) + 0.5) * length / new - 0.5
+    if interpolation == NEAREST:
+        return _gathered(np.floor(np.arange(new) * length / new)[:, None], np.ones((new, 1)), length)
+    reach, kernel = {
+        LINEAR: (1, _linear),
+        AREA: (1, _linear),
+        CUBIC: (2, _cubic),
+        LANCZOS: (4, _lanczos),
+    }.get(interpolation, (0, _linear))
+    if reach == 0:
+        raise ParameterError(
+            f"interpolation={interpolation}: expected 0 nearest, 1 linear, 2 bicubic, 3 area or 4 Lanczos"
+        )
+    taps = np.floor(centres)[:, None] + np.arange(1 - reach, reach + 1)
+    return _gathered(taps, kernel(np.abs(centres[:, None] - taps)), length)
+
+
+def _gathered(taps: NDArray, values: NDArray, length: int) -> sparse.csr_matrix:
+    """Rows from the entries they read and with what weights; entries beyond the edge are the edge's."""
+    rows = np.repeat(np.arange(len(taps)), taps.shape[1])
+    columns = np.clip(taps, 0, length - 1).astype(np.int64).ravel()
+    values = (values / values.sum(axis=1, keepdims=True)).ravel()
+    return sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(len(taps), length))
+
+
+def _area(length: int, new: int) -> sparse.csr_matrix:
+    edges = np.arange(new + 1) * length / new
+    entries = np.arange(length)
+    shared = np.minimum(edges[1:, None], entries + 1) - np.maximum(edges[:-1, None], entries)
+    shared = np.where(shared > 1e-9, shared, 0.0)  # else rounding leaves crumbs of the neighbours
+    return sparse.csr_matrix((shared / shared.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def _linear(x: NDArray) -> NDArray:
+    return np.maximum(0.0, 1 - x)
+
+
+def _cubic(x: NDArray) -> NDArray:
+    a = _CUBIC_A
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _lanczos(x: NDArray) -> NDArray:
+    return np.where(x < 4, np.sinc(x) * np.sinc(x / 4), 0.0)

@@ -1,0 +1,236 @@
+"""`timeseries`: an array whose first axis is time, and that knows its frame rate and where it came from."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium.errors import ArrayTypeError, ParameterError
+from gpucalcium.movies.writers import save
+
+DEFAULT_FR = 30.0
+"""Frames per second where nothing says otherwise."""
+_INHERITED: Any = object()
+_ATTRIBUTES = ("fr", "start_time", "file_name", "meta_data")
+
+
+class timeseries(np.ndarray):
+    """An ndarray with time along axis 0 and the attributes of a recording.
+
+    They go with it through slices, views, copies, arithmetic and pickling.
+
+    Parameters
+    ----------
+    input_arr : array-like, (T, ...)
+        NumPy array or memory map (not copied), HDF5 or Zarr data set, open ``tifffile.TiffFile`` (read whole).
+    fr : float
+        Frames per second; default: that of `input_arr`, else 30.
+    start_time : float
+        Time of the first frame, in s.
+    file_name, meta_data : object or list, optional
+        Where the recording came from, and what is known of it; each is kept as a list.
+
+    Raises
+    ------
+    ArrayTypeError
+        `input_arr` is no array.
+    ParameterError
+        `fr` is None, not positive, or not finite.
+    """
+
+    fr: float
+    start_time: float
+    file_name: list[Any]
+    meta_data: list[Any]
+
+    def __new__(
+        cls,
+        input_arr: Any,
+        fr: Any = _INHERITED,
+        start_time: float = _INHERITED,
+        file_name: Any = _INHERITED,
+        meta_data: Any = _INHERITED,
+    ) -> Self:
+        array = _as_array(input_arr)
+        given = {"fr": fr, "start_time": start_time, "file_name": file_name, "meta_data": meta_data}
+        series: Any = array.view(cls)
+        for name, value in given.items():
+            setattr(series, name, getattr(input_arr, name, None) if value is _INHERITED else value)
+        if fr is _INHERITED and series.fr is None:
+            series.fr = DEFAULT_FR
+        if series.fr is None:
+            raise ParameterError("You need to specify the frame rate: fr=..., in frames per second")
+        series.fr, series.start_time = float(series.fr), float(series.start_time or 0.0)
+        if not (np.isfinite(series.fr) and series.fr > 0):
+            raise ParameterError(f"fr={series.fr}: the frame rate is a positive number of frames per second")
+        series.file_name, series.meta_data = _as_list(series.file_name), _as_list(series.meta_data)
+        return series
+
+    def __array_finalize__(self, obj: Any) -> None:
+        for name in _ATTRIBUTES:
+            setattr(self, name, getattr(obj, name, None))
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any
+    ) -> Any:
+        series = [x for x in (*inputs, *out) if isinstance(x, timeseries)]
+        _check_alike(series)
+        result = getattr(ufunc, method)(
+            *map(_plain, inputs),
+            **{name: _plain(value) for name, value in kwargs.items()},
+            **({"out": tuple(map(_plain, out))} if out else {}),
+        )
+        if out:
+            return out[0] if len(out) == 1 else out
+        return (
+            tuple(series[0]._wrap(x) for x in result)
+            if isinstance(result, tuple)
+            else series[0]._wrap(result)
+        )
+
+    def _wrap(self, result: Any) -> Any:
+        if not isinstance(result, np.ndarray):
+            return result
+        wrapped = result.view(type(self))
+        wrapped.__array_finalize__(self)
+        return wrapped
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reduced: Any = super().__reduce__()
+        make, arguments, state = reduced
+        return make, arguments, (state, tuple(getattr(self, name) for name in _ATTRIBUTES))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        super().__setstate__(state[0])
+        for name, value in zip(_ATTRIBUTES, state[1], strict=True):
+            setattr(self, name, value)
+
+    @property
+    def time(self) -> NDArray[np.float64]:
+        """Time of each frame in s: ``start_time + k / fr``."""
+        return self.start_time + np.arange(self.shape[0]) / self.fr
+
+    def save(
+        self,
+        file_name: str | os.PathLike[str],
+        to32: bool = True,
+        order: str = "F",
+        imagej: bool = False,
+        bigtiff: bool = True,
+        excitation_lambda: float = 488.0,
+        compress: int = 0,
+        q_max: float | None = 99.75,
+        q_min: float | None = 1,
+        var_name_hdf5: str = "mov",
+        sess_desc: str = "some_description",
+        identifier: str = "some identifier",
+        imaging_plane_description: str = "some imaging plane description",
+        emission_lambda: float = 520.0,
+        indicator: str = "OGB-1",
+        location: str = "brain",
+        starting_time: float = 0.0,
+        experimenter: str = "Dr Who",
+        lab_name: str | None = None,
+        institution: str | None = None,
+        experiment_description: str = "Experiment Description",
+        session_id: str = "Session ID",
+    ) -> str:
+        """Write to a file, whose format follows from the extension. It appears only once it is complete.
+
+        Parameters
+        ----------
+        file_name : path
+            ``.tif .tiff .btf``: a page per frame. ``.h5 .hdf5``: data set `var_name_hdf5` with the attributes.
+            ``.npy``: the array. ``.mmap``: memory map; the size and order are added to the name. Without a folder:
+            in the folder for temporary files (setting GPUCALCIUM_TEMP).
+        to32 : bool
+            Convert to float32 (.tif only; .h5 and .npy keep the dtype, .mmap is always float32).
+        order : {'F', 'C'}
+            .mmap only: frame after frame, or trace after trace.
+        imagej, bigtiff : bool
+            .tif only: ImageJ's format (classic TIFF), or offsets of 64 bits.
+        compress : int
+            .tif and .h5: level of zlib, 0 to 9; 0: none.
+        var_name_hdf5 : str
+            .h5 only.
+        q_max, q_min, excitation_lambda, sess_desc, identifier, imaging_plane_description, emission_lambda, \
+indicator, location, starting_time, experimenter, lab_name, institution, experiment_description, session_id
+            For .avi and .nwb, which are not written yet.
+
+        Returns
+        -------
+        name : str
+            Of the file written.
+
+        Raises
+        ------
+        UnknownFormatError
+            No such format can be written.
+        ParameterError
+            A parameter has a value that the format does not have.
+        """
+        return save(
+            self,
+            file_name,
+            to32=to32,
+            order=order,
+            imagej=imagej,
+            bigtiff=bigtiff,
+            compress=compress,
+            var_name_hdf5=var_name_hdf5,
+        )
+
+
+def concatenate(series: Sequence[NDArray] | NDArray, *more: NDArray, axis: int = 0) -> timeseries:
+    """Join recordings of one frame rate along an axis; file names and metadata become those of all.
+
+    Raises
+    ------
+    ParameterError
+        Nothing to join, or different frame rates.
+    """
+    parts = [series, *more] if isinstance(series, np.ndarray) else [*series, *more]
+    if not parts:
+        raise ParameterError("concatenate: an empty list; give at least one movie")
+    ours = [part for part in parts if isinstance(part, timeseries)]
+    _check_alike(ours, same_start=axis != 0)
+    joined = np.concatenate([np.asarray(part) for part in parts], axis=axis)
+    if not ours:
+        return joined.view(timeseries)
+    result = ours[0]._wrap(joined)
+    result.file_name = [name for part in ours for name in part.file_name]
+    result.meta_data = [about for part in ours for about in part.meta_data]
+    return result
+
+
+def _as_array(given: Any) -> NDArray:
+    if isinstance(given, np.ndarray):
+        return given
+    if hasattr(given, "shape") and hasattr(given, "dtype") and hasattr(given, "__getitem__"):
+        return np.asarray(given[...])
+    if hasattr(given, "series") and hasattr(given, "asarray"):  # an open TIFF file
+        return given.asarray()
+    raise ArrayTypeError(f"Input must be an ndarray, use load instead! (given: {type(given).__name__})")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _plain(value: Any) -> Any:
+    return value.view(np.ndarray) if isinstance(value, timeseries) else value
+
+
+def _check_alike(series: Sequence[timeseries], same_start: bool = True) -> None:
+    rates = {x.fr for x in series if x.fr is not None}
+    if len(rates) > 1:
+        raise ParameterError(
+            f"Frame rates of {', '.join(map(str, sorted(rates)))} frames/s: resample to one rate first"
+        )
+    if same_start and len({x.start_time for x in series}) > 1:
+        warnings.warn("recordings with different start_time: the first one's is kept", stacklevel=4)
