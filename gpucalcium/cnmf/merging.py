@@ -73,15 +73,32 @@ def merge_components(
         `bl`, `c1`, `sn` or `g` do not have one entry for each component.
     """
     A = csc_matrix(A)
+    groups = _groups(A, np.asarray(C, np.float32), thr)
+    if max_merge_area is not None:
+        groups = [group for group in groups if _area(A, group) <= max_merge_area]
+    return merge_groups(A, C, R, S, groups[:mx], temporal_params, fast_merge, bl, c1, sn, g)
+
+
+def merge_groups(
+    A: Any,
+    C: NDArray,
+    R: NDArray | None,
+    S: NDArray | None,
+    groups: list[NDArray[np.int64]],
+    temporal_params: Mapping[str, Any],
+    fast_merge: bool = True,
+    bl: NDArray | None = None,
+    c1: NDArray | None = None,
+    sn: NDArray | None = None,
+    g: NDArray | None = None,
+) -> tuple[Any, ...]:
+    """Make one component of each group of components; arguments and results as for `merge_components`."""
+    A = csc_matrix(A)
     K, T = A.shape[1], np.shape(C)[1]
     C = np.asarray(C, np.float32)
     R = np.zeros_like(C) if R is None else np.asarray(R, np.float32)
     p = int(temporal_params.get("p") or 0)
     old = _found(C, S, bl, c1, sn, g, p)
-    groups = _groups(A, C, thr)
-    if max_merge_area is not None:
-        groups = [group for group in groups if _area(A, group) <= max_merge_area]
-    groups = groups[:mx]
     if not groups:
         return (A, C, K, [], old.S, old.bl, old.c1, old.sn, old.g, np.zeros(0, bool), R)
     shapes, found, residuals = [], Deconvolved.none_yet(len(groups), T, old.g.shape[1]), []

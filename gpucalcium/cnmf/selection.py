@@ -13,7 +13,7 @@ from scipy import sparse
 from gpucalcium.errors import ParameterError
 
 if TYPE_CHECKING:
-    from gpucalcium.cnmf.estimates import Estimates
+    from gpucalcium.cnmf.estimates_state import EstimatesState
 
 TRACE_FIELDS = ("C", "S", "YrA", "R", "F_dff", "F_dff_dec", "S_dff", "noisyC")
 SCALAR_FIELDS = ("g", "bl", "c1", "neurons_sn", "lam", "cnn_preds", "SNR_comp", "r_values", "ecc", "center")
@@ -56,7 +56,7 @@ def scale_rows(values: Any, factors: NDArray[np.float64]) -> Any:
     return product.astype(rows.dtype) if rows.dtype.kind == "f" else product
 
 
-def normalize(estimates: Estimates) -> None:
+def normalize(estimates: EstimatesState) -> None:
     """Unit columns of A and b; traces, residuals, baselines, noise and f take up the norms."""
     scaled: dict[str, Any] = {}
     if estimates.A is not None:
@@ -96,7 +96,7 @@ def as_indices(chosen: Any, count: int) -> NDArray[np.intp]:
     return numbers
 
 
-def take(estimates: Estimates, chosen: NDArray[np.intp]) -> dict[str, Any]:
+def take(estimates: EstimatesState, chosen: NDArray[np.intp]) -> dict[str, Any]:
     """The attributes of the chosen components, by name; attributes that are None or of other length are left out."""
     count = estimates.A.shape[1]
     part: dict[str, Any] = {}
@@ -123,7 +123,7 @@ def _belongs(value: Any, name: str, count: int) -> bool:
     return (value.shape[1] if name in COLUMN_FIELDS else len(value)) == count
 
 
-def append(first: Estimates, second: Estimates) -> dict[str, Any]:
+def append(first: EstimatesState, second: EstimatesState) -> dict[str, Any]:
     """The attributes of the components of `first` followed by those of `second`, by name.
 
     What only `first` knows (computed after `second` was set aside) is NaN for `second`; what only `second` knows
@@ -154,7 +154,7 @@ def _unknown(like: NDArray[Any], count: int) -> NDArray[Any]:
     return np.full((count, *like.shape[1:]), np.nan, dtype=like.dtype if like.dtype.kind == "f" else float)
 
 
-def select(estimates: Estimates, chosen: Sequence[int] | NDArray[Any], save_discarded: bool) -> None:
+def select(estimates: EstimatesState, chosen: Sequence[int] | NDArray[Any], save_discarded: bool) -> None:
     """Keep the chosen components, in the order given; set the others aside in `discarded_components`."""
     count = estimates.A.shape[1]
     kept = as_indices(chosen, count)
@@ -171,7 +171,7 @@ def select(estimates: Estimates, chosen: Sequence[int] | NDArray[Any], save_disc
     vars(estimates).update(changes)
 
 
-def restore(estimates: Estimates) -> None:
+def restore(estimates: EstimatesState) -> None:
     """Put the components that were set aside back, after the present ones."""
     aside = estimates.discarded_components
     if aside is None:
