@@ -79,3 +79,7 @@ class ResultsFileError(GpuCalciumError, ValueError):
 
 class MissingWeightsError(GpuCalciumError, FileNotFoundError):
     """A classifier is asked for and its weights are not there."""
+
+
+class OutputError(GpuCalciumError, OSError):
+    """Results cannot be written where they are asked for."""
