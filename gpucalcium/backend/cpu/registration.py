@@ -1,0 +1,415 @@
+"""Rigid registration: find the shift of every frame, and apply it. Twin: backend/cuda/registration.py."""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from gpucalcium.backend import fourier
+from gpucalcium.backend.cpu._newton import climb
+from gpucalcium.backend.cpu._threads import share
+from gpucalcium.backend.device import threads
+from gpucalcium.backend.stencils import compiled_dtype
+
+BATCH_BYTES = 4 << 20  # float32 frames and spectra of one batch stay in the last-level cache
+BLOCK_BYTES = (
+    16 << 20
+)  # float32 frames that one call should get, so that what it returns is still in the cache
+ADD_BLOCK = 1024  # pixels whose sums stay in L1 while the frames go by
+BICUBIC_A = -0.75  # OpenCV's cubic
+
+
+def locate(
+    frames: NDArray,
+    fill: NDArray[np.float32],
+    offset: float,
+    kernel: NDArray[np.complex64],
+    bound: tuple[int, ...],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+    """Where each frame lies with respect to a template, to a fraction of a pixel.
+
+    The correlation c(s) = Re sum_k Y[k] kernel[k] exp(2 pi i k.s / n) is searched at whole-pixel s in the
+    closed window ``-bound..bound``, then climbed by Newton's method on the trigonometric polynomial itself.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype
+    fill : (d1, d2[, d3]) float32
+        What stands for pixels that are not finite (the template), `offset` subtracted already.
+    offset : float
+        Subtracted from each pixel, so that float32 keeps its digits.
+    kernel : (b1, b2[, b3]) complex64
+        Weighted, conjugated template spectrum at the lowest frequencies (see `fourier.frequencies`).
+    bound : (m1, m2[, m3])
+        Largest shift searched, pixels.
+
+    Returns
+    -------
+    shifts : (n, ndim) float32
+        Displacement of the frame's content against the template, pixels, at most ``bound + 1`` in size;
+        the twins agree to 1e-3.
+    peaks : (n,) float32
+        c at that shift.
+    missing : (n,) int32
+        Pixels that were not finite.
+    """
+    n, shape = len(frames), frames.shape[1:]
+    frames = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False).reshape(n, -1)
+    plan = fourier.SearchPlan.make(shape, kernel.shape, bound)
+    shifts = np.empty((n, len(shape)), np.float32)
+    peaks, missing = np.empty(n, np.float32), np.empty(n, np.int32)
+    batch = max(1, BATCH_BYTES // max(1, 4 * fill.size))
+
+    def work(first: int, last: int) -> None:
+        for start in range(first, last, batch):
+            part = slice(start, min(start + batch, last))
+            ready = np.empty((part.stop - start, fill.size), np.float32)
+            _prepare(frames[part], fill.reshape(-1), np.float32(offset), ready, missing[part])
+            products = _products(ready.reshape(-1, *shape), kernel, plan)
+            guess = _best_lag(products, plan)
+            climb(
+                products.view(np.float32).reshape(len(products), plan.monomials.shape[1], -1),
+                plan.monomials,
+                plan.leading,
+                plan.last,
+                guess,
+                shifts[part],
+                peaks[part],
+            )
+
+    share(n, work, grain=min(batch, max(1, n // 4)))
+    return shifts, peaks, missing
+
+
+def power(
+    frames: NDArray, fill: NDArray[np.float32], offset: float, window: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Sum over frames of |rfftn(window * (frame - offset))|^2, (d1, d2//2 + 1) or with three axes.
+
+    Pixels that are not finite are taken from `fill`, as in `locate`.
+    """
+    n, shape = len(frames), frames.shape[1:]
+    frames = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False).reshape(n, -1)
+    total = np.zeros((*shape[:-1], shape[-1] // 2 + 1))
+    batch = max(1, BATCH_BYTES // max(1, 4 * fill.size))
+    missing = np.empty(batch, np.int32)
+    for start in range(0, n, batch):
+        part = frames[start : start + batch]
+        ready = np.empty((len(part), fill.size), np.float32)
+        _prepare(part, fill.reshape(-1), np.float32(offset), ready, missing)
+        tapered = ready.reshape(-1, *shape) * window
+        spectra = scipy.fft.rfftn(tapered, axes=range(1, tapered.ndim), workers=threads()).reshape(
+            len(part), -1
+        )
+        share(
+            total.size, lambda a, b, spectra=spectra: _add_power(spectra, a, b, total.reshape(-1)), grain=1024
+        )
+    return total
+
+
+def warp(frames: NDArray, shifts: NDArray[np.float32], offset: float, border: str) -> NDArray[np.float32]:
+    """Frames displaced by `shifts`: bicubic, reflecting at the edge, clipped to the frame's own range.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2), any real dtype
+    shifts : (n, 2) float32
+        ``out[r, c] = frame[r - shift[0], c - shift[1]]``, pixels.
+    offset : float
+        Subtracted from the result.
+    border : {"nan", "min", "copy", "reflect"}
+        What pixels get that came in from outside the frame: NaN, the frame's minimum, the nearest line
+        that is inside, or the reflection.
+
+    Returns
+    -------
+    (n, d1, d2) float32
+        NaN wherever the 4 x 4 pixels of a sample hold one. The twins agree to 1e-5 of the largest value.
+    """
+    frames = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False)
+    out = np.empty(frames.shape, np.float32)
+    mode = fourier.BORDERS.index(border)
+    share(
+        len(frames), lambda a, b: _warp_frames(frames[a:b], shifts[a:b], np.float32(offset), mode, out[a:b])
+    )
+    return out
+
+
+def mark_border(frames: NDArray[np.float32], shifts: NDArray[np.float32], border: str) -> None:
+    """Replace, in place, pixels of displaced frames (n, d1, d2[, d3]) that came from outside; `border` as in `warp`."""
+    mode = fourier.BORDERS.index(border)
+    if border == "reflect" or not frames.size:
+        return
+    volumes = frames.reshape(len(frames), *(1,) * (4 - frames.ndim), *frames.shape[1:])
+    moves = np.zeros((len(frames), 3), np.float32)
+    moves[:, 3 - shifts.shape[1] :] = shifts
+    share(len(frames), lambda a, b: _mark_frames(volumes[a:b], moves[a:b], mode))
+
+
+def add_frames(frames: NDArray, sums: NDArray[np.float64], counts: NDArray[np.int32]) -> None:
+    """Add frames (n, ...) of any real dtype to `sums` (...) in order; `counts` (...) says how often a pixel was finite."""
+    flat = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False).reshape(len(frames), sums.size)
+    total, count = sums.reshape(-1), counts.reshape(-1)
+    share(sums.size, lambda a, b: _add(flat, a, b, total, count), grain=ADD_BLOCK)
+
+
+def add_squares(frames: NDArray, mean: NDArray[np.float32], sums: NDArray[np.float64]) -> None:
+    """Add (frame - mean)^2 to `sums` (...), frame by frame, where it is finite; frames as in `add_frames`."""
+    flat = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False).reshape(len(frames), sums.size)
+    middle, total = mean.reshape(-1), sums.reshape(-1)
+    share(sums.size, lambda a, b: _add_squares(flat, middle, a, b, total), grain=ADD_BLOCK)
+
+
+# ---------------------------------------------------------------------------- finding the shift
+
+
+@nb.njit(nogil=True, cache=True)
+def _prepare(frames, fill, offset, out, missing):
+    for t in range(frames.shape[0]):
+        lost = 0
+        for p in range(frames.shape[1]):
+            v = np.float32(frames[t, p]) - offset
+            finite = abs(v) < np.float32(np.inf)
+            out[t, p] = v if finite else fill[p]
+            lost += not finite
+        missing[t] = lost
+
+
+def _products(
+    ready: NDArray[np.float32], kernel: NDArray[np.complex64], plan: fourier.SearchPlan
+) -> NDArray[np.complex64]:
+    """Spectra of the frames times the kernel, at the kernel's frequencies only."""
+    spectra = scipy.fft.rfft(ready, axis=-1)[..., : kernel.shape[-1]]
+    for axis in range(ready.ndim - 2, 0, -1):
+        spectra = scipy.fft.fft(spectra, axis=axis)
+    out = np.empty((len(ready), *kernel.shape), np.complex64)
+    width = kernel.shape[-1]
+    _weigh(
+        spectra.reshape(len(ready), -1, width),
+        plan.rows,
+        kernel.reshape(-1, width),
+        out.reshape(len(ready), -1, width),
+    )
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _weigh(spectra, rows, kernel, out):
+    for t in range(out.shape[0]):
+        for r in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                out[t, r, k] = spectra[t, rows[r], k] * kernel[r, k]
+
+
+def _best_lag(products: NDArray[np.complex64], plan: fourier.SearchPlan) -> NDArray[np.float64]:
+    """Whole-pixel shift with the largest correlation: an inverse transform at the window's points only.
+
+    In numba, not BLAS, whose own threads would fight with those that call this.
+    """
+    n, part = len(products), products.view(np.float32)
+    for axis, matrix in enumerate(plan.leading_matrices, start=1):
+        before, after = part.shape[1:axis], part.shape[axis + 1 :]
+        out = np.empty((n, *before, len(matrix), *after), np.float32)
+        rows = n * math.prod(before)
+        _contract(part.reshape(rows, matrix.shape[1], -1), matrix, out.reshape(rows, len(matrix), -1))
+        part = out
+    best = np.empty(n, np.int64)
+    _argmax_last(part.reshape(n, -1, len(plan.last_matrix)), plan.last_matrix, best)
+    return plan.lags[best]
+
+
+@nb.njit(nogil=True, cache=True)
+def _contract(x, matrix, out):
+    """out[i, s] = sum over b of matrix[s, b] x[i, b], complex numbers seen as pairs of floats.
+
+    Rows m + s and m - s of `matrix` are conjugate, so one sum of cosines and one of sines serve both.
+    """
+    m, floats = len(matrix) // 2, x.shape[2]
+    cosines, sines = np.empty(floats, np.float32), np.empty(floats, np.float32)
+    for i in range(x.shape[0]):
+        for s in range(m + 1):
+            cosines[:] = 0
+            sines[:] = 0
+            for b in range(x.shape[1]):
+                c, d = matrix[m + s, b].real, matrix[m + s, b].imag
+                for j in range(floats):
+                    cosines[j] += c * x[i, b, j]
+                    sines[j] += d * x[i, b, j]
+            for k in range(0, floats, 2):
+                out[i, m + s, k] = cosines[k] - sines[k + 1]
+                out[i, m + s, k + 1] = cosines[k + 1] + sines[k]
+                out[i, m - s, k] = cosines[k] + sines[k + 1]
+                out[i, m - s, k + 1] = cosines[k + 1] - sines[k]
+
+
+@nb.njit(nogil=True, cache=True)
+def _argmax_last(x, matrix, best):
+    """Index of the largest entry of x[i] @ matrix, in C order, the first of equals."""
+    floats, width = matrix.shape
+    line = np.empty(width, np.float32)
+    for i in range(x.shape[0]):
+        highest = -np.inf
+        best[i] = x.shape[1] * width // 2
+        for r in range(x.shape[1]):
+            line[:] = 0
+            for j in range(floats):
+                v = x[i, r, j]
+                for s in range(width):
+                    line[s] += v * matrix[j, s]
+            for s in range(width):
+                if line[s] > highest:
+                    highest, best[i] = line[s], r * width + s
+
+
+@nb.njit(nogil=True, cache=True)
+def _add_power(spectra, total, first, last):
+    for t in range(spectra.shape[0]):
+        for k in range(first, last):
+            re, im = np.float64(spectra[t, k].real), np.float64(spectra[t, k].imag)
+            total[k] += re * re + im * im
+
+
+# ---------------------------------------------------------------------------- applying it
+
+
+@nb.njit(nogil=True, cache=True)
+def _bicubic(fraction, weights):
+    a = BICUBIC_A
+    for i in range(4):
+        x = abs(fraction + 1.0 - i)
+        if x <= 1.0:
+            weights[i] = (a + 2.0) * x**3 - (a + 3.0) * x**2 + 1.0
+        else:
+            weights[i] = a * x**3 - 5.0 * a * x**2 + 8.0 * a * x - 4.0 * a
+
+
+@nb.njit(nogil=True, cache=True)
+def _reflected(i, n):
+    i = i % (2 * n)
+    return i if i < n else 2 * n - 1 - i
+
+
+@nb.njit(nogil=True, cache=True)
+def _valid(shift, n):
+    """First and one past the last position along an axis of length n that came from inside the frame."""
+    first = min(max(np.int64(np.ceil(shift)), 0), n - 1)
+    last = max(n - max(np.int64(np.ceil(-shift)), 0), first + 1)
+    return first, last
+
+
+@nb.njit(nogil=True, cache=True)
+def _warp_frames(frames, shifts, offset, border, out):
+    n, d1, d2 = frames.shape
+    low, high = np.empty(d2, np.float32), np.empty(d2, np.float32)
+    row, line = np.empty(d2, np.float32), np.empty(d2 + 3, np.float32)
+    wr, wc = np.empty(4, np.float32), np.empty(4, np.float32)
+    volume = out.reshape(n, 1, d1, d2)
+    move = np.zeros(3, np.float32)
+    for t in range(n):
+        lowest, highest = _extremes(frames[t], low, high)
+        r0, c0 = np.int64(np.floor(-shifts[t, 0])), np.int64(np.floor(-shifts[t, 1]))
+        _bicubic(-np.float64(shifts[t, 0]) - r0, wr)
+        _bicubic(-np.float64(shifts[t, 1]) - c0, wc)
+        whole = wc[1] == 1
+        for r in range(d1):
+            row[:] = 0
+            for i in range(4):
+                if wr[i] != 0:
+                    source, w = frames[t, _reflected(r + r0 - 1 + i, d1)], wr[i]
+                    for c in range(d2):
+                        row[c] += w * np.float32(source[c])
+            _take_line(row, c0 - 1, line)
+            for c in range(d2):
+                if whole:  # no weight may meet a NaN beside the pixel
+                    v = line[c + 1]
+                else:
+                    v = wc[0] * line[c] + wc[1] * line[c + 1] + wc[2] * line[c + 2] + wc[3] * line[c + 3]
+                v = lowest if v < lowest else v
+                out[t, r, c] = (highest if v > highest else v) - offset
+        move[1], move[2] = shifts[t, 0], shifts[t, 1]
+        if border != 3:
+            _mark(volume[t], move, border, lowest - offset)
+
+
+@nb.njit(nogil=True, cache=True)
+def _take_line(row, start, line):
+    """line[c] = row[start + c], reflected at both ends; the middle is a plain copy."""
+    n, length = len(row), len(line)
+    first, last = min(max(-start, 0), length), max(min(n - start, length), 0)
+    for c in range(first):
+        line[c] = row[_reflected(start + c, n)]
+    for c in range(first, last):
+        line[c] = row[start + c]
+    for c in range(max(first, last), length):
+        line[c] = row[_reflected(start + c, n)]
+
+
+@nb.njit(nogil=True, cache=True)
+def _extremes(frame, low, high):
+    """Smallest and largest number of a frame, inf and -inf if there is none; by columns, so that it vectorises."""
+    low[:] = np.inf
+    high[:] = -np.inf
+    for r in range(frame.shape[0]):
+        for c in range(frame.shape[1]):
+            v = np.float32(frame[r, c])
+            low[c] = v if v < low[c] else low[c]
+            high[c] = v if v > high[c] else high[c]
+    return low.min(), high.max()
+
+
+@nb.njit(nogil=True, cache=True)
+def _mark_frames(volumes, moves, border):
+    for t in range(volumes.shape[0]):
+        lowest = np.float32(np.inf)
+        for v in volumes[t].flat:
+            lowest = v if v < lowest else lowest
+        _mark(volumes[t], moves[t], border, lowest)
+
+
+@nb.njit(nogil=True, cache=True)
+def _mark(volume, move, border, lowest):
+    d0, d1, d2 = volume.shape
+    a0, b0 = _valid(move[0], d0)
+    a1, b1 = _valid(move[1], d1)
+    a2, b2 = _valid(move[2], d2)
+    value = np.float32(np.nan) if border == 0 else lowest
+    for i in range(d0):
+        for j in range(d1):
+            inside = a0 <= i < b0 and a1 <= j < b1
+            if border == 2:
+                source = volume[min(max(i, a0), b0 - 1), min(max(j, a1), b1 - 1)]
+                volume[i, j, :a2] = source[a2]
+                volume[i, j, b2:] = source[b2 - 1]
+                if not inside:
+                    volume[i, j, a2:b2] = source[a2:b2]
+            elif inside:
+                volume[i, j, :a2] = value
+                volume[i, j, b2:] = value
+            else:
+                volume[i, j] = value
+
+
+@nb.njit(nogil=True, cache=True)
+def _add(frames, first, last, sums, counts):
+    for start in range(first, last, ADD_BLOCK):
+        stop = min(start + ADD_BLOCK, last)
+        for t in range(frames.shape[0]):
+            for p in range(start, stop):
+                v = np.float32(frames[t, p])
+                finite = abs(v) < np.float32(np.inf)
+                sums[p] += np.float64(v) if finite else 0.0
+                counts[p] += finite
+
+
+@nb.njit(nogil=True, cache=True)
+def _add_squares(frames, mean, first, last, sums):
+    for start in range(first, last, ADD_BLOCK):
+        stop = min(start + ADD_BLOCK, last)
+        for t in range(frames.shape[0]):
+            for p in range(start, stop):
+                v = np.float32(frames[t, p]) - mean[p]
+                sums[p] += np.float64(v) * np.float64(v) if abs(v) < np.float32(np.inf) else 0.0

@@ -1,0 +1,81 @@
+"""Displace frames by known shifts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucalcium import backend
+from gpucalcium.backend import Array
+
+
+def displace(
+    frames: Array, shifts: Array, *, border: str = "nan", fourier: bool = False, offset: float = 0.0
+) -> Array:
+    """Frames moved by `shifts`: ``out[r, c] = frame[r - shift[0], c - shift[1]]``.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype, on the device where the work is done
+    shifts : (n, 2 or 3) float32, same device
+        Pixels, axis order.
+    border : {"nan", "min", "copy", "reflect"}
+        What pixels get that came in from outside: NaN, the frame's minimum, the nearest line that is inside,
+        or what interpolation gives there (the reflection; with `fourier` the opposite side).
+    fourier : bool
+        Shift by the Fourier transform: exact for band-limited frames, and circular. Volumes always are.
+    offset : float
+        Subtracted from the result.
+
+    Returns
+    -------
+    (n, d1, d2[, d3]) float32
+    """
+    registration = backend.wing(frames).registration
+    if not fourier and frames.ndim == 3:
+        return registration.warp(frames, shifts, offset, border)
+    moved = fourier_shift(frames, shifts)
+    if offset:
+        moved -= np.float32(offset)
+    registration.mark_border(moved, shifts, border)
+    return moved
+
+
+def fourier_shift(frames: Array, shifts: Array) -> Array:
+    """Circular shift of each frame by its own, possibly fractional, displacement.
+
+    The spectrum is multiplied by exp(-2 pi i k.s / n), where at the Nyquist frequency of an even axis the real
+    part cos(pi s) stands, so that the result is real. Whole-pixel shifts equal ``roll`` to 1e-5.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype
+        Pixels that are not finite take the mean of their frame.
+    shifts : (n, 2 or 3) float32
+
+    Returns
+    -------
+    (n, d1, d2[, d3]) float32
+    """
+    xp, fft = backend.arrays.xp(frames), backend.arrays.fft(frames)
+    axes = tuple(range(1, frames.ndim))
+    values = frames.astype(np.float32)
+    if frames.dtype.kind == "f":
+        good = xp.isfinite(values)
+        count = xp.maximum(good.sum(axis=axes, keepdims=True), 1)
+        mean = xp.where(good, values, np.float32(0)).sum(axis=axes, keepdims=True, dtype=np.float64) / count
+        values = xp.where(good, values, mean.astype(np.float32))
+    spectrum = fft.rfftn(values, axes=axes)
+    for axis, n in zip(axes, frames.shape[1:], strict=True):
+        phase = _phases(xp, shifts[:, axis - 1], n, halved=axis == axes[-1])
+        spectrum *= phase.reshape(len(frames), *(phase.shape[1] if a == axis else 1 for a in axes))
+    return fft.irfftn(spectrum, s=frames.shape[1:], axes=axes)
+
+
+def _phases(xp: backend.arrays.Namespace, shift: Array, n: int, halved: bool) -> Array:
+    """exp(-2 pi i k s / n) for each frame, (frames, n or n//2+1) complex64; cosine at the Nyquist frequency."""
+    k = np.arange(n // 2 + 1) if halved else np.fft.fftfreq(n, 1 / n)
+    angle = xp.asarray(-2 * np.pi * k / n) * shift.astype(np.float64)[:, None]
+    imaginary = xp.sin(angle)
+    if n % 2 == 0:
+        imaginary[:, n // 2] = 0
+    return (xp.cos(angle) + 1j * imaginary).astype(np.complex64)

@@ -1,0 +1,268 @@
+"""The matched filter that registration uses: a template, weighted by the noise it has to be found in.
+
+A frame is the template displaced by d, plus activity, background changes and photon noise. For stationary
+noise of power spectrum N(k) the best linear estimate of d is where the correlation of the frame with the
+template divided by N(k) is largest (the whitened matched filter: Knapp & Carter 1976, IEEE Trans. ASSP
+24:320, eq. 31, with a template for the second sensor). docs/theory/registration.md has the derivation and
+what each of the steps here gains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy.ndimage import correlate, gaussian_filter
+
+from gpucalcium import backend
+from gpucalcium.backend import Array, fourier
+
+SPECTRUM_POWER = 0.65
+"""Exponent of N(k). Part of what N counts as noise is cells that brighten in place: it weighs less than its power."""
+DEVIATION_POWER = 0.5
+"""Exponent of the local variance: half of what stationary theory would divide by, for the same reason."""
+SMOOTHING = 2.0  # pixels; the variance of a single pixel is too uncertain a weight
+WEIGHT_RANGE = (
+    20.0  # no pixel counts more than this times, or less than one part in this of, the median pixel
+)
+NOISE_FLOOR = 1e-3  # of a frame's own power: without noise the filter must not become infinitely sharp
+INFORMATION_KEPT = 0.99  # of sum k^2 S(k) / N(k), which is what the variance of the shift depends on
+MARGIN_SHARE, TAPER_SHARE = 0.05, 0.1  # of the side of the frame
+NO_SIGNAL = 1e-3  # of the template's correlation with itself: below, the frame shows nothing
+
+
+def taper(length: int, margin: float, width: float) -> NDArray[np.float64]:
+    """Zero on `margin` pixels at either end of an axis, rising to one as half a cosine over `width` more."""
+    distance = np.minimum(np.arange(length), length - 1 - np.arange(length)) + 0.5 - margin
+    return 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / max(width, 1e-9), 0.0, 1.0))
+
+
+def window(shape: tuple[int, ...], margins: tuple[float, ...]) -> NDArray[np.float64]:
+    """Separable taper of an image."""
+    result = np.ones(())
+    for n, margin in zip(shape, margins, strict=True):
+        result = np.multiply.outer(result, taper(n, margin, TAPER_SHARE * n))
+    return result
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a frame holds beside the displaced template."""
+
+    spectrum: NDArray[np.float64]
+    """N(k) on the grid of rfftn, the same in all directions."""
+    signal: NDArray[np.float64]
+    """Share of the mean image's power that is not noise itself, 0 to 1, on the same grid."""
+    structure: NDArray[np.float64]
+    """Power of the mean image without noise, on the same grid."""
+    deviation: NDArray[np.float64]
+    """Local standard deviation to the power that weights need, (d1, d2[, d3]); its median is one."""
+
+    @classmethod
+    def unknown(cls, power: NDArray[np.float64], shape: tuple[int, ...]) -> Noise:
+        """Before anything is registered: all of a frame's power (d1, d2//2+1) counts as noise."""
+        spectrum = isotropic(power, shape)
+        return cls(spectrum, np.ones_like(spectrum), spectrum, np.ones(shape))
+
+    @classmethod
+    def measured(
+        cls, power: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64], frames: int
+    ) -> Noise:
+        """From the frames' mean power, and the mean image and variance once they are registered.
+
+        N = <|Y|^2> - |<Y>|^2, of which the fraction 1/frames is left in the mean image.
+        """
+        shape = mean.shape
+        coherent = np.abs(scipy.fft.rfftn(mean * window(shape, (0,) * mean.ndim))) ** 2
+        spectrum = isotropic(np.maximum(power - coherent, 0) * frames / max(frames - 1, 1), shape)
+        spectrum = np.maximum(spectrum, NOISE_FLOOR * isotropic(power, shape))
+        image = isotropic(coherent, shape)
+        structure = np.maximum(image - spectrum / frames, 0)
+        share = np.divide(structure, image, out=np.zeros_like(image), where=image > 0)
+        return cls(spectrum, share, structure, _local_weight(variance))
+
+
+def _local_weight(variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    smooth = gaussian_filter(variance, SMOOTHING)
+    middle = np.median(smooth)
+    if middle <= 0:
+        return np.ones_like(smooth)
+    return np.clip(smooth / middle, 1 / WEIGHT_RANGE, WEIGHT_RANGE) ** DEVIATION_POWER
+
+
+def wave_number(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """|k| in cycles per pixel on the grid of rfftn."""
+    axes = [scipy.fft.fftfreq(n) for n in shape[:-1]] + [scipy.fft.rfftfreq(shape[-1])]
+    return np.sqrt(sum(k**2 for k in np.meshgrid(*axes, indexing="ij")))
+
+
+def isotropic(power: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A power spectrum averaged over directions, on the same grid; the mean of the image does not count."""
+    k = wave_number(shape)
+    rings = np.rint(k * max(shape)).astype(np.int64)
+    weight = multiplicity(shape) * np.ones_like(k)
+    weight[(0,) * k.ndim] = 0
+    total = np.bincount(rings.ravel(), (weight * power).ravel())
+    count = np.bincount(rings.ravel(), weight.ravel())
+    filled = count > 0
+    if not (total > 0).any():
+        return np.zeros_like(k)
+    mean = total[filled] / count[filled]
+    log_mean = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
+    return np.exp(np.interp(k, np.flatnonzero(filled) / max(shape), log_mean))
+
+
+def multiplicity(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """How often each column of rfftn stands for a frequency of the full transform."""
+    columns = np.full(shape[-1] // 2 + 1, 2.0)
+    columns[0] = 1
+    if shape[-1] % 2 == 0:
+        columns[-1] = 1
+    return columns
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where frames were found; arrays on the device of the frames."""
+
+    shifts: Array
+    """(n, ndim) float32, displacement to be applied, within the bound."""
+    peaks: Array
+    """(n,) float32, height of the correlation: 1 for a frame that equals the template, 0 for none in common."""
+    missing: Array
+    """(n,) int32, pixels that were NaN or infinite."""
+    clamped: Array
+    """(n,) bool, the best match lay beyond the bound."""
+    empty: Array
+    """(n,) bool, nothing of the template in it: the shift is zero."""
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """Finds frames against one template."""
+
+    template: NDArray[np.float32]
+    """(d1, d2[, d3]) in the movie's units."""
+    bound: tuple[int, ...]
+    """Largest shift per axis, pixels."""
+    offset: float
+    """Brightness subtracted before transforms."""
+    fill: NDArray[np.float32]
+    """What stands for missing pixels, `offset` subtracted."""
+    kernel: NDArray[np.complex64]
+    """Weighted template spectrum within the band, scaled so that the template finds itself with peak 1."""
+    bias: NDArray[np.float32]
+    """(ndim,) where the template finds itself, pixels; taken off every result."""
+
+    @classmethod
+    def make(
+        cls,
+        template: NDArray[np.float32],
+        bound: tuple[int, ...],
+        noise: Noise,
+        high_pass: NDArray[np.float64] | None = None,
+    ) -> Matcher:
+        """Build the filter for `template`.
+
+        Parameters
+        ----------
+        template : (d1, d2[, d3]) float32
+            No NaN.
+        bound : tuple of int
+            Largest shift per axis.
+        noise : Noise
+            Measured on frames of the same recording.
+        high_pass : array, optional
+            Kernel that frames and template are to be correlated with first. Correlation is linear, so it acts
+            here, twice, on the template alone, and costs nothing per frame.
+        """
+        offset = float(template.mean(dtype=np.float64))
+        fill = (template - np.float32(offset)).astype(np.float32)
+        weighted = _weighted(fill.astype(np.float64), bound, noise, high_pass)
+        band = _band(noise, weighted)
+        kernel = _cut(weighted, template.shape, band).astype(np.complex64)
+        wing = backend.wing()
+        shifts, peaks, _ = wing.registration.locate(
+            backend.put(fill[None]), backend.put(fill), 0.0, backend.put(kernel), bound
+        )
+        bias, peak = backend.to_numpy(shifts)[0], float(backend.to_numpy(peaks)[0])
+        if not peak > 0:
+            bias, peak = np.zeros_like(bias), 1.0
+        return cls(template, bound, offset, fill, (kernel / peak).astype(np.complex64), bias)
+
+    def locate(self, frames: Array) -> Located:
+        """Displacement that moves each of `frames` (n, d1, d2[, d3]), of any dtype, onto the template."""
+        xp = backend.arrays.xp(frames)
+        registration = backend.wing(frames).registration
+        shifts, peaks, missing = registration.locate(
+            frames, xp.asarray(self.fill), self.offset, xp.asarray(self.kernel), self.bound
+        )
+        most = xp.asarray(np.array(self.bound, np.float32))
+        raw = xp.asarray(self.bias) - shifts
+        empty = (peaks < NO_SIGNAL) | (missing == self.fill.size)
+        clamped = (abs(raw) > most).any(axis=1) & ~empty
+        kept = xp.clip(raw, -most, most) * ~empty[:, None]
+        return Located(kept + np.float32(0), peaks, missing, clamped, empty)  # + 0: no negative zeros
+
+
+def _weighted(
+    image: NDArray[np.float64], bound: tuple[int, ...], noise: Noise, high_pass: NDArray[np.float64] | None
+) -> NDArray[np.complex128]:
+    """Spectrum of the filter, conjugated: whitened image, cut to the inside of the frame so that nothing wraps."""
+    shape = image.shape
+    if high_pass is not None:
+        image = correlate(image, high_pass, mode="reflect")
+    spectrum = scipy.fft.rfftn(image - image.mean())
+    weight = np.divide(
+        noise.signal,
+        noise.spectrum**SPECTRUM_POWER,
+        out=np.zeros_like(noise.signal),
+        where=noise.spectrum > 0,
+    )
+    margins = tuple(min(m / 2, MARGIN_SHARE * n) for m, n in zip(bound, shape, strict=True))
+    inside = window(shape, margins) / noise.deviation
+    weighted = scipy.fft.irfftn(spectrum * weight, s=shape) * inside
+    weighted -= inside * (weighted.sum() / inside.sum())
+    if high_pass is not None:
+        weighted = correlate(weighted, high_pass, mode="constant")
+    result = scipy.fft.rfftn(weighted).conj()
+    result[(0,) * result.ndim] = 0
+    return result
+
+
+def _band(noise: Noise, weighted: NDArray[np.complex128]) -> tuple[int, ...]:
+    """Frequencies kept per axis (see `fourier.frequencies`): those that hold nearly all that is known of a shift."""
+    shape = noise.deviation.shape
+    k = wave_number(shape)
+    weight = np.divide(
+        noise.signal, noise.spectrum**SPECTRUM_POWER, out=np.zeros_like(k), where=noise.spectrum > 0
+    )
+    information = k**2 * noise.structure * weight * multiplicity(shape)
+    kept = []
+    for axis, n in enumerate(shape):
+        along = information.sum(axis=tuple(a for a in range(k.ndim) if a != axis))
+        last = axis == k.ndim - 1
+        if not last:  # frequencies k and -k together
+            along = (
+                along[: n // 2 + 1] + np.r_[0, along[: (n - 1) // 2 : -1], np.zeros(1 - n % 2)][: n // 2 + 1]
+            )
+        highest = int(np.searchsorted(np.cumsum(along), INFORMATION_KEPT * along.sum()))
+        kept.append(min(highest + 1, n // 2 + 1) if last else min(2 * highest + 1, n))
+    return tuple(kept)
+
+
+def _cut(
+    weighted: NDArray[np.complex128], shape: tuple[int, ...], band: tuple[int, ...]
+) -> NDArray[np.complex128]:
+    """The kernel at the kept frequencies: one-sided, scaled for an unnormalised inverse, without Nyquist."""
+    kernel = weighted * multiplicity(shape) / np.prod(shape)
+    for axis, n in enumerate(shape):
+        if n % 2 == 0:
+            kernel[(slice(None),) * axis + (n // 2,)] = 0
+    rows = [
+        fourier.frequencies(n, b, last=axis == len(shape) - 1) % n
+        for axis, (n, b) in enumerate(zip(shape, band, strict=True))
+    ]
+    return np.ascontiguousarray(kernel[np.ix_(*rows)])

@@ -1,0 +1,198 @@
+"""Rigid registration of a movie: one shift per frame, one pass over the frames, templates of temporal splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import FrameSource
+from gpucalcium.backend.stencils import difference_kernel
+from gpucalcium.errors import ArrayShapeError, ParameterError
+from gpucalcium.registration.matching import Matcher
+from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
+from gpucalcium.registration.template import first_matcher, sample_of, whole
+
+BORDERS: dict[object, str] = {True: "nan", "min": "min", "copy": "copy", False: "reflect"}
+"""What `border_nan` of the documented interface means."""
+SHORTEST_SPLIT = 10  # frames, when the number of splits follows from their length
+
+
+@dataclass(frozen=True, kw_only=True)
+class RigidParams:
+    """How frames are registered rigidly."""
+
+    max_shifts: tuple[int, ...] = (6, 6)
+    """Largest shift per axis, pixels; both ends belong to the window. 0 holds an axis still."""
+    niter_rig: int = 1
+    """Passes, each with the template of the one before; 0 returns the first template only."""
+    splits_rig: int | None = 14
+    """Temporal splits, one template each, at most one per frame; None: as `num_frames_split` says."""
+    num_splits_to_process_rig: int | None = None
+    """Passes before the last use, and templates come from, this many splits drawn at random; None: all."""
+    num_frames_split: int = 80
+    """Length of a split in frames (at least 10), where `splits_rig` is None."""
+    gSig_filt: tuple[int, ...] | None = None
+    """Standard deviation in pixels of the Gaussian of the high-pass for one-photon movies; None: no filter."""
+    border: str = "nan"
+    """See `displace`."""
+    fourier: bool = False
+    """Move frames by Fourier transform instead of bicubic interpolation; volumes always are."""
+    seed: int = 0
+    """Of the choice of splits."""
+
+    def __post_init__(self) -> None:
+        if any(m < 0 or m != int(m) for m in self.max_shifts):
+            raise ParameterError(
+                f"max_shifts={self.max_shifts}: whole numbers of pixels, 0 or more, one per axis"
+            )
+        if self.niter_rig < 0:
+            raise ParameterError(f"niter_rig={self.niter_rig}: a number of passes, 0 or more")
+        for name in ("splits_rig", "num_splits_to_process_rig", "num_frames_split"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name}={value}: must be 1 or more")
+        if self.gSig_filt is not None and min(self.gSig_filt, default=0) <= 0:
+            raise ParameterError(f"gSig_filt={self.gSig_filt}: widths in pixels, greater than 0")
+        if self.gSig_filt is not None and self.fourier:
+            raise ParameterError(
+                "gSig_filt with shifts_opencv=False: high-pass registration moves frames by interpolation only; "
+                "use shifts_opencv=True"
+            )
+
+    def splits(self, frames: int) -> list[range]:
+        """Near-equal, consecutive ranges of frames."""
+        count = self.splits_rig or frames // max(self.num_frames_split, SHORTEST_SPLIT)
+        return [
+            range(int(p[0]), int(p[-1]) + 1)
+            for p in np.array_split(np.arange(frames), min(max(count, 1), frames))
+        ]
+
+    def high_pass(self) -> NDArray[np.float64] | None:
+        """Kernel of `gSig_filt`, or None."""
+        if self.gSig_filt is None:
+            return None
+        return difference_kernel(self.gSig_filt, [int(3 * g) // 2 for g in self.gSig_filt])
+
+
+@dataclass(frozen=True)
+class RigidResult:
+    """What rigid registration of one movie found."""
+
+    shifts: NDArray[np.float32]
+    """(T, ndim) displacement applied to each frame, pixels."""
+    quality: FrameQuality
+    split_templates: list[NDArray[np.float32]]
+    """Mean registered image of each split."""
+    template: NDArray[np.float32]
+    """Median of these; what a further pass, or the next file, starts from."""
+    used_template: NDArray[np.float32] = field(repr=False)
+    """What the shifts refer to."""
+
+
+def register_rigid(
+    source: FrameSource,
+    params: RigidParams,
+    *,
+    template: NDArray[np.float32] | None = None,
+    sink: Sink | None = None,
+    offset: float = 0.0,
+) -> RigidResult:
+    """Find the rigid shift of every frame of a movie.
+
+    Parameters
+    ----------
+    source : FrameSource
+        (T, d1, d2[, d3]). Read once for a sample and once per pass; never held whole.
+    params : RigidParams
+    template : (d1, d2[, d3]) array, optional
+        What to register to; default: made from the movie.
+    sink : callable, optional
+        ``sink(start, frames)`` receives the registered frames of the last pass, in order, float32, minus `offset`.
+    offset : float
+        Subtracted from registered frames.
+
+    Returns
+    -------
+    RigidResult
+
+    Raises
+    ------
+    MovieShapeError, ArrayShapeError, ParameterError
+        Wrong number of axes, a template of another shape, shifts larger than the frame allows.
+    MovieValueError
+        No pixel is a finite number.
+    """
+    bound = check_bound(source, params.max_shifts)
+    given = None if template is None else _check_template(template, source)
+    high_pass = params.high_pass()
+    _check_filter(source, params)
+    sample = sample_of(source)
+    matcher, noise = first_matcher(sample, bound, template=given, high_pass=high_pass)
+    del sample
+    splits = params.splits(len(source))
+    chosen = _choose(splits, params)
+    sweep = Sweep(source, border=params.border, fourier=params.fourier, offset=offset)
+    for _ in range(params.niter_rig - 1):
+        means = [mean for split in chosen for mean in sweep.run(matcher, [split], frames=split).means]
+        matcher = Matcher.make(whole(median_of(means)), bound, noise, high_pass)
+    final = sweep.run(matcher, splits, sink=sink)
+    means = [mean for mean, split in zip(final.means, splits, strict=True) if split in chosen]
+    if params.niter_rig == 0:
+        means = [matcher.template]
+    return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template)
+
+
+def check_bound(source: FrameSource, max_shifts: tuple[int, ...]) -> tuple[int, ...]:
+    """`max_shifts` fit for the frames: 0 along axes of one pixel.
+
+    Raises
+    ------
+    ParameterError
+        Not one value per axis, or so large that frame and template need not overlap by half.
+    """
+    dims = source.shape[1:]
+    if len(max_shifts) != len(dims):
+        raise ParameterError(
+            f"max_shifts={max_shifts} has {len(max_shifts)} values, but frames of shape {dims} have {len(dims)} axes: "
+            "give one bound per axis"
+        )
+    bound = tuple(0 if n == 1 else int(m) for m, n in zip(max_shifts, dims, strict=True))
+    if any(2 * m >= n for m, n in zip(bound, dims, strict=True)):
+        raise ParameterError(
+            f"max_shifts={max_shifts} is too large for frames of shape {dims}: along each axis it must be less than "
+            "half of the frame"
+        )
+    return bound
+
+
+def _check_template(template: NDArray, source: FrameSource) -> NDArray[np.float32]:
+    image = np.asarray(backend.to_numpy(template), np.float32)
+    if image.shape != source.shape[1:]:
+        raise ArrayShapeError(
+            f"template has shape {image.shape}, the movie's frames {source.shape[1:]}: they must agree"
+        )
+    return image
+
+
+def _check_filter(source: FrameSource, params: RigidParams) -> None:
+    dims = source.shape[1:]
+    if params.gSig_filt is not None and len(params.gSig_filt) != len(dims):
+        raise ParameterError(f"gSig_filt={params.gSig_filt}: give one width per axis of the frames {dims}")
+
+
+def _choose(splits: list[range], params: RigidParams) -> list[range]:
+    """The splits that templates come from, in order."""
+    wanted = params.num_splits_to_process_rig
+    if wanted is None or wanted >= len(splits):
+        return splits
+    drawn = np.random.default_rng(params.seed).choice(len(splits), wanted, replace=False)
+    return [splits[i] for i in sorted(drawn)]
+
+
+def median_of(means: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Median image over splits; a pixel that a split lacks (its border) counts as the split's smallest value."""
+    filled = [np.where(np.isnan(m), np.float32(np.nanmin(m)), m) for m in means if not np.isnan(m).all()]
+    return np.median(np.stack(filled), axis=0).astype(np.float32) if filled else means[0]

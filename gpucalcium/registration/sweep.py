@@ -1,0 +1,161 @@
+"""One sweep over a movie with one template: shifts, registered frames, and the mean of each temporal split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium._progress import stage
+from gpucalcium.backend import Array, FrameSource
+from gpucalcium.registration.apply import displace
+from gpucalcium.registration.matching import Located, Matcher
+from gpucalcium.registration.template import average
+
+WORKING_COPIES = 6  # float32 frames that the search, the spectra and the displaced frames need beside a chunk
+
+Sink = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class FrameQuality:
+    """How well each frame was found."""
+
+    peak: NDArray[np.float32]
+    """(T,) height of the correlation with the template; 1 for a frame that equals it, 0 for one without it."""
+    clamped: NDArray[np.bool_]
+    """(T,) the best match lay beyond `max_shifts`."""
+    no_signal: NDArray[np.bool_]
+    """(T,) nothing of the template in the frame (constant, or all NaN); its shift is 0."""
+    missing: NDArray[np.int32]
+    """(T,) pixels that were NaN or infinite and were taken from the template."""
+
+    @classmethod
+    def joined(cls, parts: list[FrameQuality]) -> FrameQuality:
+        """Quality of several recordings in sequence."""
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found."""
+
+    shifts: NDArray[np.float32]
+    """(T, ndim) displacement applied, pixels."""
+    quality: FrameQuality
+    means: list[NDArray[np.float32]]
+    """Mean registered image of each split, `offset` not subtracted; NaN where no frame had a pixel."""
+
+
+class Sweep:
+    """Registers the frames of a movie, in order, and hands them on.
+
+    Parameters
+    ----------
+    source : FrameSource
+    border, fourier, offset
+        As in `displace`.
+    """
+
+    def __init__(self, source: FrameSource, *, border: str, fourier: bool, offset: float = 0.0) -> None:
+        self._source = source
+        self._border, self._fourier, self._offset = border, fourier, offset
+        self._working = WORKING_COPIES * 4 * math.prod(source.shape[1:])
+
+    def run(
+        self, matcher: Matcher, splits: list[range], *, frames: range | None = None, sink: Sink | None = None
+    ) -> Swept:
+        """Register `frames` (default: all, and then with a progress bar) to the template of `matcher`.
+
+        Parameters
+        ----------
+        splits : list of range
+            Consecutive ranges that cover `frames`.
+        sink : callable, optional
+            ``sink(start, registered)`` receives NumPy frames in order, float32.
+        """
+        wanted = slice(None) if frames is None else slice(frames.start, frames.stop)
+        means = _SplitMeans(splits)
+        found: list[Located] = []
+
+        def step(chunk: Array) -> tuple[Array, ...]:
+            registered = []
+            for located, moved in self._in_blocks(matcher, chunk):
+                found.append(located)
+                means.add(moved)
+                if sink is not None:
+                    registered.append(moved)
+            bar.update(len(chunk) if frames is None else 0)
+            return (_joined(registered),) if registered else ()
+
+        with stage("registering", len(self._source)) as bar:
+            if sink is not None:
+                backend.pipe(self._source, step, sink, frames=wanted, working=self._working)
+            else:
+                for chunk in backend.stream(self._source, frames=wanted, working=self._working):
+                    step(chunk)
+        return Swept(*_gathered(found), [mean + np.float32(self._offset) for mean in means.finished()])
+
+    def _in_blocks(self, matcher: Matcher, chunk: Array) -> Iterator[tuple[Located, Array]]:
+        """Located and displaced frames of a chunk, in pieces that stay in the device's cache."""
+        frame = 4 * math.prod(self._source.shape[1:])
+        size = max(1, backend.wing(chunk).registration.BLOCK_BYTES // frame)
+        for start in range(0, len(chunk), size):
+            yield from backend.retry_halved(partial(self._register, matcher), chunk[start : start + size])
+
+    def _register(self, matcher: Matcher, frames: Array) -> tuple[Located, Array]:
+        located = matcher.locate(frames)
+        moved = displace(
+            frames, located.shifts, border=self._border, fourier=self._fourier, offset=self._offset
+        )
+        return located, moved
+
+
+def _joined(pieces: list[Array]) -> Array:
+    return pieces[0] if len(pieces) == 1 else backend.arrays.xp(pieces[0]).concatenate(pieces)
+
+
+def _gathered(found: list[Located]) -> tuple[NDArray[np.float32], FrameQuality]:
+    shifts, peaks, missing, clamped, empty = (
+        np.concatenate([backend.to_numpy(getattr(part, name)) for part in found])
+        for name in ("shifts", "peaks", "missing", "clamped", "empty")
+    )
+    return shifts, FrameQuality(peaks, clamped, empty, missing)
+
+
+class _SplitMeans:
+    """Means over consecutive splits of frames that arrive in pieces of any length."""
+
+    def __init__(self, splits: list[range]) -> None:
+        self._lengths = [len(split) for split in splits]
+        self._means: list[NDArray[np.float32]] = []
+        self._sums: Array = None
+        self._counts: Array = None
+        self._have = 0
+
+    def add(self, frames: Array) -> None:
+        """Count the next frames, (n, d1, d2[, d3])."""
+        while len(frames):
+            if self._sums is None:
+                xp, shape = backend.arrays.xp(frames), frames.shape[1:]
+                self._sums, self._counts, self._have = (
+                    xp.zeros(shape, np.float64),
+                    xp.zeros(shape, np.int32),
+                    0,
+                )
+            missing = self._lengths[len(self._means)] - self._have
+            part, frames = frames[:missing], frames[missing:]
+            backend.wing(part).registration.add_frames(part, self._sums, self._counts)
+            self._have += len(part)
+            if len(part) == missing:
+                self._means.append(average(self._sums, self._counts))
+                self._sums = None
+
+    def finished(self) -> list[NDArray[np.float32]]:
+        """One image per split."""
+        return self._means
