@@ -192,7 +192,7 @@ class ndarray:
         self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
     ) -> ndarray:
         dtype = checked_dtype(dtype)
-        if not copy and dtype == self.dtype and order in ("K", "A"):
+        if not copy and dtype == self.dtype and (order in ("K", "A") or self.flags[f"{order}_contiguous"]):
             return self
         with np.errstate(all="ignore"):
             return fresh(self._a.astype(dtype, order, casting or "unsafe"))  # type: ignore[call-overload]

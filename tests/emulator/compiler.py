@@ -77,7 +77,18 @@ def _compile(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "kernel.so"
-        command = ["g++", *flags(), f"-I{HERE}", "-include", "cuda_on_host.h", "-x", "c++", "-", "-o", str(made)]
+        command = [
+            "g++",
+            *flags(),
+            f"-I{HERE}",
+            "-include",
+            "cuda_on_host.h",
+            "-x",
+            "c++",
+            "-",
+            "-o",
+            str(made),
+        ]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CompileException(done.stderr, text, path.name, flags())

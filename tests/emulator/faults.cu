@@ -35,6 +35,12 @@ __global__ void past_the_end(float* x, int n) { x[n + threadIdx.x] = 1.0f; }
 
 __global__ void reads_past_the_end(const float* x, float* y, int n) { y[threadIdx.x] = x[n + threadIdx.x]; }
 
+__global__ void beside_fixed_tile(int* x, int n) {
+    __shared__ int tile[32];
+    tile[n] = 1;
+    x[0] = tile[n];
+}
+
 __global__ void shared_as_found(unsigned* out) {
     __shared__ unsigned fixed[4];
     DYNAMIC_SHARED(unsigned, sized);

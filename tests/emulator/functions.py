@@ -91,6 +91,8 @@ def check_keywords(name: str, given: Any) -> None:
 def listed(name: str, function: Any) -> Any:
     """`function` of NumPy as one of CuPy: arrays of the device in and out, NumPy arrays refused."""
 
+    elementwise = name in _UFUNCS.split()
+
     def call(*args: Any, **kwargs: Any) -> Any:
         check_keywords(name, kwargs)
         if args and isinstance(args[0], (list, tuple)):
@@ -98,8 +100,9 @@ def listed(name: str, function: Any) -> Any:
                 raise unsupported(args[0])
             if any(not isinstance(part, ndarray) for part in args[0]):
                 raise TypeError(f"{name} joins CuPy arrays only")
-        if args and isinstance(args[0], np.ndarray):
-            raise unsupported(args[0])
+        for arg in args if elementwise else args[:1]:
+            if isinstance(arg, np.ndarray) or (elementwise and isinstance(arg, (list, tuple))):
+                raise unsupported(arg)
         return compute(function, *args, **kwargs)
 
     call.__name__ = name
@@ -235,8 +238,9 @@ def put_along_axis(arr: ndarray, indices: ndarray, values: Any, axis: int) -> No
 
 
 def where(condition: ndarray, *choices: Any) -> Any:
-    if any(isinstance(part, np.ndarray) for part in (condition, *choices)):
-        raise TypeError("where of NumPy arrays: CuPy takes its own arrays and scalars")
+    for part in (condition, *choices):
+        if not isinstance(part, (ndarray, *SCALARS)):
+            raise unsupported(part)
     return compute(np.where, condition, *choices)
 
 

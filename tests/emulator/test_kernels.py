@@ -91,7 +91,7 @@ def test_stack_overflow_is_an_error():
 
 def test_assertion_is_an_error_and_the_next_launch_works():
     get("claim")((1,), (32,), (np.int32(3),))
-    with pytest.raises(KernelFault, match="assertion failed at .*n == 3"):
+    with pytest.raises(KernelFault, match=r"assertion failed at .*n == 3"):
         get("claim")((1,), (32,), (np.int32(4),))
     get("claim")((1,), (32,), (np.int32(3),))
 
