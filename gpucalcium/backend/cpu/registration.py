@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numba as nb
 import numpy as np
@@ -105,9 +106,7 @@ def power(
         spectra = scipy.fft.rfftn(tapered, axes=range(1, tapered.ndim), workers=threads()).reshape(
             len(part), -1
         )
-        share(
-            total.size, lambda a, b, spectra=spectra: _add_power(spectra, a, b, total.reshape(-1)), grain=1024
-        )
+        share(total.size, partial(_add_power, spectra, total.reshape(-1)), grain=ADD_BLOCK)
     return total
 
 
@@ -151,7 +150,7 @@ def mark_border(frames: NDArray[np.float32], shifts: NDArray[np.float32], border
 
 
 def add_frames(frames: NDArray, sums: NDArray[np.float64], counts: NDArray[np.int32]) -> None:
-    """Add frames (n, ...) of any real dtype to `sums` (...) in order; `counts` (...) says how often a pixel was finite."""
+    """Add frames (n, ...) of any real dtype to `sums` (...) in order, and to `counts` (...) where they are finite."""
     flat = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False).reshape(len(frames), sums.size)
     total, count = sums.reshape(-1), counts.reshape(-1)
     share(sums.size, lambda a, b: _add(flat, a, b, total, count), grain=ADD_BLOCK)
