@@ -73,7 +73,9 @@ def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
         raise MovieShapeError(f"indices names {len(window)} axes, but the field of view is {dims}")
     part = cropped(source, window)
     if len(part) < 2:
-        raise MovieShapeError(f"the movie has {len(part)} frame(s); cells can only be told from a background in 2 or more")
+        raise MovieShapeError(
+            f"the movie has {len(part)} frame(s); cells can only be told from a background in 2 or more"
+        )
     work = copy.copy(cnmf)
     work.estimates = copy.copy(cnmf.estimates)
     work.estimates.dims = part.shape[1:]
@@ -139,7 +141,9 @@ def preprocess(cnmf: CNMF, movie: PixelMovie) -> PixelMovie:
 def _without_missing(movie: PixelMovie) -> PixelMovie:
     mean = movie.mean()
     if np.isinf(mean).any():
-        raise MovieValueError("the movie holds infinite values: replace them (NaN would be filled by interpolation)")
+        raise MovieValueError(
+            "the movie holds infinite values: replace them (NaN would be filled by interpolation)"
+        )
     missing = np.isnan(mean)
     if not missing.any():
         return movie
@@ -188,9 +192,7 @@ def update_temporal(cnmf: CNMF, movie: PixelMovie, p: int) -> None:
     C, A, b, f, S, bl, c1, sn, g, YrA, lam = update_temporal_components(
         movie, estimates.A, estimates.b, estimates.C, estimates.f, **group
     )
-    vars(estimates).update(
-        C=C, A=A, b=b, f=f, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=YrA, R=YrA, lam=lam
-    )
+    vars(estimates).update(C=C, A=A, b=b, f=f, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=YrA, R=YrA, lam=lam)
 
 
 def merge(cnmf: CNMF, mx: int, fast_merge: bool, max_merge_area: float | None) -> None:
@@ -344,8 +346,6 @@ def _embed(estimates: Estimates, dims: tuple[int, ...], window: tuple[slice, ...
 # ---------------------------------------------------------------------------- from files
 
 
-def fit_file(
-    cnmf: CNMF, motion_correct: bool, indices: Sequence[slice] | None, include_eval: bool
-) -> CNMF:
+def fit_file(cnmf: CNMF, motion_correct: bool, indices: Sequence[slice] | None, include_eval: bool) -> CNMF:
     """`CNMF.fit_file`."""
     raise NotSupportedError("fit_file is not there yet")

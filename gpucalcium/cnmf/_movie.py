@@ -104,9 +104,7 @@ class PixelMovie:
         rows, cols = (backend.put(np.asarray(x, np.int64)) for x in (positions, columns))
         for start, frames in self.frames(working=8 * len(traces)):
             products = backend.wing(frames).products
-            products.add_samples(
-                frames, backend.put(by_frame[start : start + len(frames)]), rows, cols, sums
-            )
+            products.add_samples(frames, backend.put(by_frame[start : start + len(frames)]), rows, cols, sums)
             if total is not None:
                 products.add_squares(frames, total)
         return backend.to_numpy(sums), None if total is None else backend.to_numpy(total)

@@ -349,7 +349,14 @@ class CNMF:
             Sweeps at most; stop once one changes the traces by less, relative.
         """
         _fit.hals_traces(
-            self, self._fitting(Yr), groups if use_groups else None, order, update_bck, bck_non_neg, iters, tol
+            self,
+            self._fitting(Yr),
+            groups if use_groups else None,
+            order,
+            update_bck,
+            bck_non_neg,
+            iters,
+            tol,
         )
         return self
 
@@ -364,7 +371,9 @@ class CNMF:
             raise ParameterError("there are no components yet: call initialize or fit first")
         if self.estimates.dims is None:
             if len(movie.dims) == 1:
-                raise ParameterError("estimates.dims is None: a pixels x time matrix does not tell the field of view")
+                raise ParameterError(
+                    "estimates.dims is None: a pixels x time matrix does not tell the field of view"
+                )
             self.estimates.dims = movie.dims
         return movie
 

@@ -131,7 +131,9 @@ def threshold_components(
     window = (3,) * ndim if medw is None or len(medw) != ndim else tuple(medw)
     closing = _element(se, ndim)
     connected = _element(ss, ndim)
-    margin = max(*window, *closing.shape)  # the piece that is cut out behaves as the whole field of view would
+    margin = max(
+        *window, *closing.shape
+    )  # the piece that is cut out behaves as the whole field of view would
     data, rows, counts = [], [], []
     for k in range(A.shape[1]):
         part = slice(A.indptr[k], A.indptr[k + 1])
@@ -199,6 +201,4 @@ def centers_of_mass(A: Any, dims: tuple[int, ...]) -> NDArray[np.float64]:
     grid = np.indices(dims).reshape(len(dims), -1, order="F")
     total = np.asarray(A.sum(0), np.float64).ravel()
     moments = np.asarray((A.T @ grid.T), np.float64)
-    return np.divide(
-        moments, total[:, None], out=np.full(moments.shape, np.nan), where=total[:, None] != 0
-    )
+    return np.divide(moments, total[:, None], out=np.full(moments.shape, np.nan), where=total[:, None] != 0)

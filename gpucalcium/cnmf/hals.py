@@ -124,7 +124,9 @@ def hals_footprints(
         )
     ]
     backend.wing(*given).hals.sweep_footprints(*given, sweeps)
-    values = csr_matrix((backend.to_numpy(given[0]), by_pixel.indices, by_pixel.indptr), shape=A.shape).tocoo()
+    values = csr_matrix(
+        (backend.to_numpy(given[0]), by_pixel.indices, by_pixel.indptr), shape=A.shape
+    ).tocoo()
     rows = movie.fortran_rows(values.row)
     out = csc_matrix((values.data.astype(np.float32), (rows, values.col)), shape=A.shape)
     out.eliminate_zeros()

@@ -65,7 +65,7 @@ def find_unsaturated_pixels(
     Y = np.asarray(Y)
     if saturationValue is None:
         saturationValue = float(2 ** np.ceil(np.log2(max(float(np.nanmax(Y)), 1.0))) - 1)
-    saturated = (Y >= saturationThreshold * saturationValue).mean(-1)
+    saturated = (saturationThreshold * saturationValue <= Y).mean(-1)
     return np.flatnonzero(saturated.ravel(order="F") <= saturationTime)
 
 

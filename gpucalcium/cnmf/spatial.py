@@ -115,9 +115,7 @@ def update_spatial_components(
     where_b = _background_support(problem, bool(low_rank_background))
     sums = _Sums.over(movie, problem, where_b, squares=method_ls == "nnls_L0")
     A = _regress(sums, problem, method_ls, movie.T)
-    A = threshold_components(
-        A, problem.dims, medw, thr_method, maxthr, nrgthr, extract_cc, se, ss
-    )
+    A = threshold_components(A, problem.dims, medw, thr_method, maxthr, nrgthr, extract_cc, se, ss)
     kept = np.diff(A.indptr) > 0
     A, C_out = A[:, kept], problem.C[kept]
     b = problem.b
@@ -140,13 +138,13 @@ class _Problem(NamedTuple):
     dims: tuple[int, ...]
 
 
-def _checked(
-    movie: PixelMovie, C: Any, f: Any, A_in: Any, sn: Any, dims: Any, b_in: Any
-) -> _Problem:
+def _checked(movie: PixelMovie, C: Any, f: Any, A_in: Any, sn: Any, dims: Any, b_in: Any) -> _Problem:
     if dims is None:
         raise ParameterError("dims=None: the field of view is needed to know which pixels are neighbours")
     if C is None or A_in is None:
-        raise ParameterError("traces C and footprints (or search masks) A_in are both needed; one of them is None")
+        raise ParameterError(
+            "traces C and footprints (or search masks) A_in are both needed; one of them is None"
+        )
     if sn is None:
         raise ParameterError("sn=None: give the noise level of each pixel (get_noise_fft)")
     d, T = movie.d, movie.T
@@ -167,7 +165,9 @@ def _checked(
         expected["b_in"] = (b_in.shape, (d, len(f)))
     for name, (found, wanted) in expected.items():
         if found != wanted:
-            raise ArrayShapeError(f"{name} has shape {found}, expected {wanted} (movie: {d} pixels, {T} frames)")
+            raise ArrayShapeError(
+                f"{name} has shape {found}, expected {wanted} (movie: {d} pixels, {T} frames)"
+            )
     if not len(C) and not len(f):
         raise ArrayShapeError("C has no rows and there is no background: there is nothing to update")
     return _Problem(A, C, f, b_in, sn, tuple(int(n) for n in dims))
@@ -231,34 +231,29 @@ def _regress(sums: _Sums, problem: _Problem, method: str, T: int) -> csc_matrix:
     gram = X @ X.T
     noise = problem.sn[pixels]
     problems = [
-        backend.put(x)
-        for x in (products.indptr.astype(np.int64), products.indices.astype(np.int64), q, gram)
+        backend.put(x) for x in (products.indptr.astype(np.int64), products.indices.astype(np.int64), q, gram)
     ]
     wing = backend.wing(*problems).nnls
     scale = noise[of_entry] * np.sqrt(np.diag(gram))[products.indices] / np.sqrt(T)
     if method == "lasso_lars":
         largest = np.sqrt((problem.C**2).sum(1).max(initial=0.0))
         penalty = 0.5 * largest * scale
-        weights = wing.lasso(
-            *problems, backend.put(penalty), backend.put(TOLERANCE * penalty), MAX_SWEEPS
-        )
+        weights = wing.lasso(*problems, backend.put(penalty), backend.put(TOLERANCE * penalty), MAX_SWEEPS)
     else:
         squares = sums.squares[pixels] if sums.squares is not None else np.zeros(len(pixels))
         bound = RESIDUAL_BOUND * noise**2 * T
         weights = wing.nnls_l0(
             *problems, backend.put(squares), backend.put(bound), backend.put(TOLERANCE * scale), MAX_SWEEPS
         )
-    solved = csr_matrix(
-        (backend.to_numpy(weights), products.indices, products.indptr), shape=products.shape
-    )[:, :K].tocoo()
+    solved = csr_matrix((backend.to_numpy(weights), products.indices, products.indptr), shape=products.shape)[
+        :, :K
+    ].tocoo()
     A = csc_matrix((solved.data, (pixels[solved.row], solved.col)), shape=problem.A.shape)
     A.eliminate_zeros()
     return A
 
 
-def _background(
-    sums: _Sums, problem: _Problem, A: csc_matrix, C: NDArray[np.float64], dense: bool
-) -> Any:
+def _background(sums: _Sums, problem: _Problem, A: csc_matrix, C: NDArray[np.float64], dense: bool) -> Any:
     """Background images that fit what the components leave: least squares, or HALS on a given support."""
     first = len(problem.C)
     Yf = csc_matrix(sums.products[:, first : first + len(problem.f)])

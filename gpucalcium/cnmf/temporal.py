@@ -20,7 +20,13 @@ log = logging.getLogger(__name__)
 
 EPSILON = 2.0**-23  # keeps an empty footprint from dividing by zero
 CONVERGED = 1e-3  # relative change of the traces in one sweep
-FOOPSI_OPTIONS = frozenset(inspect.signature(constrained_foopsi).parameters) - {"fluor", "bl", "c1", "g", "sn"}
+FOOPSI_OPTIONS = frozenset(inspect.signature(constrained_foopsi).parameters) - {
+    "fluor",
+    "bl",
+    "c1",
+    "g",
+    "sn",
+}
 
 
 class Deconvolved(NamedTuple):
@@ -72,9 +78,7 @@ def deconvolve_traces(traces: NDArray, p: int, sn: NDArray | None = None, **opti
     c, bl, c1, g, sn_found, sp, lam = constrained_foopsi(
         given, sn=None if sn is None else backend.put(np.asarray(sn, np.float64)[finite]), **options
     )
-    c, bl, c1, g, sn_found, sp = (
-        backend.to_numpy(x) for x in (c, bl, c1, g, sn_found, sp)
-    )
+    c, bl, c1, g, sn_found, sp = (backend.to_numpy(x) for x in (c, bl, c1, g, sn_found, sp))
     g = np.asarray(g, np.float64).reshape(len(finite), -1)[:, :p]
     bl, c1 = (np.asarray(x, np.float64).reshape(len(finite)) for x in (bl, c1))
     decay = _largest_root(g)[:, None] ** np.arange(T)

@@ -45,7 +45,9 @@ def update_order(
         raise ParameterError("new_a and prev_list belong together: give both or none")
     support = csc_matrix(csc_matrix(A) != 0, dtype=np.int32)
     if new_a is not None and prev_list is not None:
-        touched = set(np.flatnonzero((support.T @ csc_matrix(csc_matrix(new_a) != 0, dtype=np.int32)).toarray()))
+        touched = set(
+            np.flatnonzero((support.T @ csc_matrix(csc_matrix(new_a) != 0, dtype=np.int32)).toarray())
+        )
         groups = [list(group) for group in prev_list]
         _join(groups, support.shape[1], touched)
     elif method == "greedy":

@@ -75,9 +75,7 @@ def sweep_footprints(
     """
     share(
         len(indptr) - 1,
-        lambda begin, end: _sweep_footprints(
-            values, indptr, components, products, gram, sweeps, begin, end
-        ),
+        lambda begin, end: _sweep_footprints(values, indptr, components, products, gram, sweeps, begin, end),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,21 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csc_matrix, diags, hstack, identity
 
 from gpucalcium import backend
+from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie, images_movie
 from gpucalcium.cnmf.footprints import centers_of_mass, determine_search_location
 from gpucalcium.cnmf.hals import hals_footprints, hals_traces
 from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.initialization.downscale import downscale, upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.greedy import find_cells, greedyROI, per_axis
+from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
 EPSILON = 2.0**-23
+DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
+SECOND_LOOKS = 2  # times that what is left is searched for cells in place of such parts
+LEAST_SKEWNESS = 0.5  # of what a second look finds: transients go up, misfits of what is known go both ways
 SUPPORT_GROWTH = 3  # pixels: side of the box by which supports grow before HALS refines them
 METHODS = ("greedy_roi", "corr_pnr", "sparse_nmf", "graph_nmf", "pca_ica", "compressed_nmf", "local_nmf")
 
@@ -129,25 +135,38 @@ def initialize_components(
     frames = downscale(movie, ssub, tsub, img)
     if nb > min(frames[0].size, len(frames)):
         nb = -1
-    found = find_cells(
-        frames,
-        K,
-        [s / ssub for s in sigma],
-        [max(round(s / ssub), 1) for s in size],
-        nIter,
-        kernel,
-        rolling_length if rolling_sum else 0,
-        seed_method,
+    search = partial(
+        find_cells,
+        gSig=[s / ssub for s in sigma],
+        gSiz=[max(round(s / ssub), 1) for s in size],
+        nIter=nIter,
+        kernel=kernel,
+        window=rolling_length if rolling_sum else 0,
+        seed_method=seed_method,
     )
+    found = search(frames, K)
     small = PixelMovie(open_movie(frames), frames.shape[1:])
     if nb < 0:
-        b, f = identity(small.d, np.float32, format="csc"), small.in_fortran_order(backend.to_numpy(found.rest))
+        b, f = (
+            identity(small.d, np.float32, format="csc"),
+            small.in_fortran_order(backend.to_numpy(found.rest)),
+        )
         A, C = found.A, found.C
     else:
         b, f = background_nmf(found.rest, nb, greedyroi_nmf_init_method, greedyroi_nmf_max_iter)
         A, C, b, f = found.A, found.C, small.in_fortran_order(b), f
         if use_hals:
             A, C, b, f = refine_hals(small, A, C, b, f, maxIter=maxIter)
+            for _ in range(SECOND_LOOKS):
+                A, C = without_duplicates(A, C)
+                if A.shape[1] == K:
+                    break
+                more = search(_residual(frames, small, A, C, b, f), K - A.shape[1])
+                real = _skewness(more.C) > LEAST_SKEWNESS
+                if not real.any():
+                    break
+                A, C = csc_matrix(hstack([A, more.A[:, real]])), np.vstack([C, more.C[real]])
+                A, C, b, f = refine_hals(small, A, C, b, f, maxIter=maxIter)
     return _full_size(movie, A, C, b, f, ssub, tsub, img)
 
 
@@ -214,7 +233,9 @@ def refine_hals(
     support = csc_matrix(A)
     if bSiz is not None:
         support = determine_search_location(A, movie.dims, expandCore=np.ones((bSiz,) * len(movie.dims)))
-    both = _on_support(csc_matrix(hstack([A, csc_matrix(b)])), csc_matrix(hstack([support, np.ones(b.shape, bool)])))
+    both = _on_support(
+        csc_matrix(hstack([A, csc_matrix(b)])), csc_matrix(hstack([support, np.ones(b.shape, bool)]))
+    )
     traces = np.vstack([C, f]).astype(np.float64)
     for _ in range(maxIter):
         traces, _ = hals_traces(movie.project(both), both.T @ both, traces, sweeps=2)
@@ -225,6 +246,33 @@ def refine_hals(
         both[:, K:].toarray().astype(np.float32),
         traces[K:].astype(np.float32),
     )
+
+
+def without_duplicates(A: csc_matrix, C: NDArray) -> tuple[csc_matrix, NDArray]:
+    """One component in place of each group of overlapping ones with the same trace: parts of one cell."""
+    A, C, *_ = merge_components(
+        None, A, None, C, None, None, None, None, {"p": 0}, {}, thr=DUPLICATE_CORRELATION
+    )
+    return A, C
+
+
+def _residual(frames: Array, movie: PixelMovie, A: csc_matrix, C: NDArray, b: NDArray, f: NDArray) -> Array:
+    """Frames (T, ...) without components and background."""
+    both = movie.in_frame_order(csc_matrix(hstack([A, csc_matrix(b)]))).toarray()
+    xp = backend.arrays.xp(frames)
+    shapes, traces = (
+        backend.put(both.T.astype(np.float32)),
+        backend.put(np.vstack([C, f]).T.astype(np.float32)),
+    )
+    return frames - xp.matmul(traces, shapes).reshape(frames.shape)
+
+
+def _skewness(traces: NDArray) -> NDArray[np.float64]:
+    """Third standardised moment of each row; 0 for a constant."""
+    X = np.asarray(traces, np.float64)
+    X = X - X.mean(1, keepdims=True)
+    spread = np.sqrt((X**2).mean(1))
+    return np.divide((X**3).mean(1), spread**3, out=np.zeros(len(X)), where=spread > 0)
 
 
 def _on_support(A: csc_matrix, support: csc_matrix) -> csc_matrix:

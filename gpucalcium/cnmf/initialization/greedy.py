@@ -113,7 +113,9 @@ def find_cells(
     dims = frames.shape[1:]
     sigma, size = per_axis(gSig, len(dims), "gSig"), per_axis(gSiz, len(dims), "gSiz")
     if nr < 0 or nIter < 1 or window < 0:
-        raise ParameterError(f"K={nr}, nIter={nIter}, rolling_length={window}: none can be negative, nIter not 0")
+        raise ParameterError(
+            f"K={nr}, nIter={nIter}, rolling_length={window}: none can be negative, nIter not 0"
+        )
     nr = min(nr, int(np.prod(dims)))
     half = [int(s) // 2 for s in size]
     if kernel is None:
@@ -176,9 +178,7 @@ def _search(
     traces = backend.zeros((nr, T), "float32")
     greedy = backend.wing(rest).greedy
     greedy.energy(filtered, backend.put(np.arange(d)), window, values)
-    greedy.search(
-        rest, filtered, dims3, half3, kernel3, window, iterations, values, seeds, shapes, traces
-    )
+    greedy.search(rest, filtered, dims3, half3, kernel3, window, iterations, values, seeds, shapes, traces)
     return backend.to_numpy(seeds), backend.to_numpy(shapes), backend.to_numpy(traces)
 
 
@@ -191,4 +191,6 @@ def _footprints(
     there = (shapes > 0) & (at >= 0).all(0) & (at < np.array(dims)[:, None, None]).all(0)
     component, position = np.nonzero(there)
     rows = np.ravel_multi_index(tuple(axis[component, position] for axis in at), dims, order="F")
-    return csc_matrix((shapes[component, position], (rows, component)), shape=(int(np.prod(dims)), len(seeds)))
+    return csc_matrix(
+        (shapes[component, position], (rows, component)), shape=(int(np.prod(dims)), len(seeds))
+    )
