@@ -177,8 +177,8 @@ def _correlations(
 ) -> NeighbourCorrelations:
     """Fold `frames` of a movie into correlations."""
     sums = NeighbourCorrelations(source.shape[1:], neighbourhood)
-    for chunk in backend.stream(source, frames=frames):
-        sums.add(chunk)
+    for chunk in backend.stream(source, frames=frames, working=sums.working(source.dtype)):
+        backend.retry_halved(sums.add, chunk)
     return sums
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gpucalcium import backend
-from gpucalcium.backend import Array
+from gpucalcium.backend import Array, stencils
 
 Neighbourhood = Literal["none", "faces", "all"]
 """Which pixels are neighbours: those that share a face (4; 6 in volumes), or a corner too (8; 26)."""
@@ -32,13 +33,18 @@ class NeighbourCorrelations:
         self.shape = tuple(shape)
         self.frames = 0
         self._steps = forward_steps(self.shape, neighbourhood)
-        strides = np.array([int(np.prod(self.shape[a + 1 :])) for a in range(len(self.shape))])
+        strides = [math.prod(self.shape[a + 1 :]) for a in range(len(self.shape))]
         self._offsets: Array = np.array([np.dot(step, strides) for step in self._steps], np.int64)
         self._pilot: Array | None = None
         self._sums: Array | None = None
 
+    def working(self, dtype: DTypeLike) -> int:
+        """Bytes for each frame of `dtype` that `add` needs beside the frames themselves."""
+        compiled = stencils.compiled_dtype(dtype, wide="f8")
+        return 0 if compiled == dtype else compiled.itemsize * math.prod(self.shape)
+
     def add(self, frames: Array) -> None:
-        """Take in the next frames, (n, d1, d2[, d3]) of any real dtype, C order."""
+        """Take in the next frames, (n, d1, d2[, d3]) of any real dtype, C order; all of them or, on an error, none."""
         if self._pilot is None or self._sums is None:
             self._pilot = frames[0].copy()
             module = backend.array_module(frames)

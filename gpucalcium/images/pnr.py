@@ -82,26 +82,37 @@ def correlation_pnr(
 def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, np.ndarray]:
     """Mean and maximum over time of the filtered movie, float32 on the host."""
     sums = NeighbourCorrelations(source.shape[1:], "none")
-    peak = None
-    for chunk in backend.stream(source, working=_working(source)):
+    highest = np.full(source.shape[1:], -np.inf, np.float32)
+
+    def add(chunk: Array) -> None:
         frames = filtered(chunk)
+        peak = backend.to_numpy(frames.max(axis=0))
         sums.add(frames)
-        highest = frames.max(axis=0)
-        peak = highest if peak is None else arrays.xp(frames).maximum(peak, highest)
-    return sums.mean(), backend.to_numpy(peak)
+        np.maximum(highest, peak, out=highest)
+
+    _fold(source, add)
+    return sums.mean(), highest
 
 
 def _correlation_above_noise(
     source: FrameSource, filtered: Filter, mean: np.ndarray, threshold: np.ndarray
 ) -> np.ndarray:
     sums = NeighbourCorrelations(source.shape[1:], "all")
-    for chunk in backend.stream(source, working=_working(source)):
+
+    def add(chunk: Array) -> None:
         frames = filtered(chunk)
         xp = arrays.xp(frames)
         frames = frames - xp.asarray(mean)
         frames *= frames >= xp.asarray(threshold)
         sums.add(frames)
+
+    _fold(source, add)
     return sums.image()
+
+
+def _fold(source: FrameSource, add: Callable[[Array], None]) -> None:
+    for chunk in backend.stream(source, working=_working(source)):
+        backend.retry_halved(add, chunk)
 
 
 def _working(source: FrameSource) -> int:

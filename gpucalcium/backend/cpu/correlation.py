@@ -37,14 +37,14 @@ def add_products(
     flat = frames.reshape(len(frames), -1).astype(dtype, copy=False)
     base = pilot.reshape(-1).astype(dtype).astype(np.result_type(dtype, np.float32))
     steps = np.concatenate(([0], offsets))
-    share(sums.shape[1], lambda first, last: _add_products(flat, base, steps, first, last, sums), TILE)
+    tile = max(TILE, int(steps.max()))  # longer than its halo, which is centred twice
+    share(sums.shape[1], lambda first, last: _add_products(flat, base, steps, tile, first, last, sums), tile)
 
 
 @nb.njit(nogil=True, cache=True)
-def _add_products(frames, pilot, steps, first, last, sums):
+def _add_products(frames, pilot, steps, tile, first, last, sums):
     reach = steps.max()
     n, pixels = frames.shape
-    tile = max(TILE, reach)
     x = np.zeros((UNROLL, tile + reach), np.float32)
     for start in range(first, last, tile):
         stop = min(start + tile, last)
