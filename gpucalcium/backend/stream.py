@@ -33,7 +33,6 @@ READERS = 2  # threads: one decodes or copies while the other waits for the disk
 AHEAD = 2  # chunks read before they are asked for
 BUFFERS = AHEAD + 1  # chunks in memory at once: those ahead, and the one the consumer holds
 LARGEST_CHUNK = {"cpu": 64 << 20, "cuda": 256 << 20}  # bytes; beyond, a chunk only costs memory and latency
-WRITES_AHEAD = 2  # chunks of results that may wait for the writer
 
 
 class FrameSource(Protocol):
@@ -104,7 +103,7 @@ def pipe(
     Parameters
     ----------
     source, frames, working
-        As in `stream`; `working` includes what `step` returns.
+        As in `stream`; `working` includes what `step` returns, of which two chunks exist at once.
     step : callable
         Takes a chunk, returns an array or a tuple of arrays; called in this thread.
     sink : callable
@@ -118,29 +117,25 @@ def pipe(
     """
     wanted = _selected(source, frames)
     done = 0
-    download: _Download | None = None
-    writes: deque[Future[None]] = deque()
-    chunks = stream(source, frames=frames, working=working)
+    download: Any = None
+    write: Future[None] | None = None
+    chunks = stream(source, frames=frames, working=2 * working)
     with closing(chunks), ThreadPoolExecutor(1, thread_name_prefix="gpucalcium-write") as writer:  # type: ignore[type-var]
-        try:
-            for chunk in chunks:
-                results = step(chunk)
-                results = results if isinstance(results, tuple) else (results,)
-                if any(map(is_cupy, results)):
-                    download = download or _Download()
-                    host = download.start(results)
-                else:
-                    host = partial(tuple, results)
-                if len(writes) == WRITES_AHEAD:
-                    writes.popleft().result()
-                writes.append(writer.submit(_write, sink, wanted[done], host))
-                done += len(chunk)
-                del chunk, results, host  # else the next chunk would be read while this one is still held
-            while writes:
-                writes.popleft().result()
-        finally:
-            for write in writes:
-                write.cancel()
+        for chunk in chunks:
+            results = step(chunk)
+            results = results if isinstance(results, tuple) else (results,)
+            if any(map(is_cupy, results)):
+                download = download or _transfer().Download()
+                host = download.start(results)
+            else:
+                host = partial(tuple, results)
+            if write is not None:
+                write.result()  # raises what the sink raised
+            write = writer.submit(_write, sink, wanted[done], host)
+            done += len(chunk)
+            del chunk, results, host  # else they would be held while the next chunk is read
+        if write is not None:
+            write.result()
 
 
 def retry_halved(step: Callable[[Array], Any], frames: Array) -> list[Any]:
@@ -162,14 +157,15 @@ def retry_halved(step: Callable[[Array], Any], frames: Array) -> list[Any]:
     except MemoryBudgetError:
         raise
     except Exception as err:
-        if not _out_of_memory(err):
+        if not _out_of_memory(err, frames):
             raise
         if len(frames) == 1:
             raise MemoryBudgetError(
-                f"one frame of shape {frames.shape[1:]} does not fit: {err}; {_free_text()}. Give more with "
+                f"one frame of shape {frames.shape[1:]} does not fit: {err}; {_free_text(frames)}. Give more with "
                 "GPUCALCIUM_MEMORY or backend.limit(memory=...), crop the field of view, or use device='cpu'"
             ) from err
-    _free()  # only now: the exception and its traceback no longer hold what the failed step had allocated
+    if is_cupy(frames):
+        _transfer().free()  # only now: the exception no longer holds what the failed step had allocated
     middle = len(frames) // 2
     return retry_halved(step, frames[:middle]) + retry_halved(step, frames[middle:])
 
@@ -200,7 +196,7 @@ def hold(source: FrameSource, dtype: DTypeLike | None = None) -> Array:
     need, allowed = math.prod(source.shape) * wanted.itemsize, _device.budget()
     if need > allowed:
         raise MemoryBudgetError(
-            f"{_name(source)} takes {_size(need)} as {wanted}, the budget is {_size(allowed)}: give more with "
+            f"{_name(source)} takes {size_text(need)} as {wanted}, the budget is {size_text(allowed)}: give more with "
             "GPUCALCIUM_MEMORY or backend.limit(memory=...), or use a function that works in chunks"
         )
     movie, at = None, 0
@@ -232,14 +228,14 @@ def _chunk_length(source: FrameSource, place: str, buffers: int, overlap: int, w
         return fixed + overlap
     frame = math.prod(source.shape[1:]) * source.dtype.itemsize
     each = buffers * frame + working
-    allowed = _device.budget() if place == _device.active().kind else _device.budget(_device.cpu())
+    allowed = _device.budget()
     if place == "cuda" and buffers:  # the ring of pinned buffers lies in the host's memory
         allowed = min(allowed, _device.budget(_device.cpu()))
     if each * (1 + overlap) > allowed:
         raise MemoryBudgetError(
             f"{1 + overlap} frame(s) of {_name(source)}, {source.shape[1:]} {source.dtype}, need "
-            f"{_size(each * (1 + overlap))} here; the budget is {_size(allowed)}. Give more with GPUCALCIUM_MEMORY "
-            "or backend.limit(memory=...), or crop the field of view"
+            f"{size_text(each * (1 + overlap))} here; the budget is {size_text(allowed)}. Give more with "
+            "GPUCALCIUM_MEMORY or backend.limit(memory=...), or crop the field of view"
         )
     most = min(allowed // max(1, each) - overlap, LARGEST_CHUNK[place] // max(1, frame))
     return overlap + max(n for n in LADDER if n <= max(1, most))
@@ -311,101 +307,34 @@ def _read_ahead(source: FrameSource, pieces: Iterator[slice], length: int) -> It
 # ---------------------------------------------------------------------------- on the GPU
 
 
-class _Upload:
-    """A ring of pinned host buffers and the stream that copies them to the device."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, index: int) -> None:
-        self._cupy = importlib.import_module("cupy")
-        self._device = self._cupy.cuda.Device(index)
-        with self._device:
-            self._stream = self._cupy.cuda.Stream(non_blocking=True)
-            self._ring = [_pinned(shape, dtype) for _ in range(BUFFERS)]
-        self._copied: list[Any] = [None] * BUFFERS
-
-    def read(self, source: FrameSource, piece: slice, turn: int) -> NDArray:
-        """Fill the buffer whose turn it is, once its last copy is done; called in a reader thread."""
-        slot = turn % BUFFERS
-        if self._copied[slot] is not None:
-            with self._device:
-                self._copied[slot].synchronize()
-        return _read(source, piece, self._ring[slot][: _frames_in(piece)])
-
-    def send(self, host: NDArray, turn: int) -> tuple[Array, Any]:
-        """Start the copy; returns the array on the device and the event after which it is filled.
-
-        The memory comes from the pool of the consumer's stream, where kernels that were started before may
-        still use it, so the copy waits for these; those that the consumer starts next run beside the copy.
-        """
-        with self._device:
-            array = self._cupy.empty(host.shape, host.dtype)
-            self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
-            array.set(host, stream=self._stream)
-            self._copied[turn % BUFFERS] = self._stream.record()
-        return array, self._copied[turn % BUFFERS]
-
-    def finish(self) -> None:
-        """Wait until no copy is under way."""
-        with self._device:
-            self._stream.synchronize()
+def _transfer() -> Any:
+    return importlib.import_module("gpucalcium.backend.cuda._transfer")  # imports CuPy
 
 
 def _uploaded(source: FrameSource, pieces: Iterator[slice], length: int) -> Iterator[Array]:
-    cupy = importlib.import_module("cupy")
-    upload = _Upload((length, *source.shape[1:]), source.dtype, _device.active().index)
+    upload = _transfer().Upload((length, *source.shape[1:]), source.dtype, BUFFERS, _device.active().index)
     reads: deque[Future[NDArray]] = deque()
     sent: deque[tuple[Array, Any]] = deque()
     turns, sends = count(), count()
+
+    def read(piece: slice, turn: int) -> NDArray:
+        return _read(source, piece, upload.buffer(turn)[: _frames_in(piece)])
+
     with ThreadPoolExecutor(READERS, thread_name_prefix="gpucalcium-read") as readers:
         try:
             while True:
                 while len(reads) < AHEAD and (piece := next(pieces, None)) is not None:
-                    reads.append(readers.submit(upload.read, source, piece, next(turns)))
+                    reads.append(readers.submit(read, piece, next(turns)))
                 if reads:
                     sent.append(upload.send(reads.popleft().result(), next(sends)))
                 if not sent:
                     return
                 if len(sent) > 1 or not reads:  # the next chunk is on its way: this one can be worked on
-                    array, copied = sent.popleft()
-                    cupy.cuda.get_current_stream().wait_event(copied)
-                    yield array
-                    del array
+                    yield upload.receive(*sent.popleft())
         finally:
             for future in reads:
                 future.cancel()
             upload.finish()
-
-
-class _Download:
-    """Copies results into pinned memory on a stream of its own."""
-
-    def __init__(self) -> None:
-        self._cupy = importlib.import_module("cupy")
-        self._stream = self._cupy.cuda.Stream(non_blocking=True)
-
-    def start(self, results: tuple[Array, ...]) -> Callable[[], tuple[NDArray, ...]]:
-        """Start the copies; the returned function waits for them and gives the NumPy arrays."""
-        self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
-        results = tuple(self._cupy.ascontiguousarray(x) if is_cupy(x) else x for x in results)
-        hosts = tuple(self._fetch(x) if is_cupy(x) else np.asarray(x) for x in results)
-        copied = self._stream.record()
-
-        def wait() -> tuple[NDArray, ...]:
-            copied.synchronize()
-            return hosts if results else ()  # naming `results` keeps the device arrays alive until here
-
-        return wait
-
-    def _fetch(self, x: Array) -> NDArray:
-        host = _pinned(x.shape, x.dtype)
-        x.get(out=host, stream=self._stream, blocking=False)
-        return host
-
-
-def _pinned(shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-    cupy = importlib.import_module("cupy")
-    items = math.prod(shape)
-    memory = cupy.cuda.alloc_pinned_memory(max(1, items * dtype.itemsize))
-    return np.frombuffer(memory, dtype, items).reshape(shape)
 
 
 def _write(sink: Callable[..., object], start: int, host: Callable[[], tuple[NDArray, ...]]) -> None:
@@ -419,27 +348,18 @@ def _write(sink: Callable[..., object], start: int, host: Callable[[], tuple[NDA
 # ---------------------------------------------------------------------------- out of memory, and words
 
 
-def _out_of_memory(err: Exception) -> bool:
-    return isinstance(err, MemoryError) or (type(err).__name__ == "CuFFTError" and "ALLOC" in str(err))
+def _out_of_memory(err: Exception, frames: Array) -> bool:
+    return _transfer().is_out_of_memory(err) if is_cupy(frames) else isinstance(err, MemoryError)
 
 
-def _free() -> None:
-    _device.free_memory()
-    if "cupy" in sys.modules and _device.active().kind == "cuda":
-        importlib.import_module("cupy.fft.config").get_plan_cache().clear()  # plans hold work areas
-
-
-def _free_text() -> str:
-    place = _device.active()
-    if place.kind == "cpu":
-        return f"the budget is {_size(_device.budget())} of host memory"
-    free, total = importlib.import_module("cupy").cuda.Device(place.index).mem_info
+def _free_text(frames: Array) -> str:
     return (
-        f"{_size(free)} of {_size(total)} are free on {place.name}, the budget is {_size(_device.budget())}"
-    )
+        _transfer().free_text() + "; " if is_cupy(frames) else ""
+    ) + f"the budget is {size_text(_device.budget())}"
 
 
-def _size(amount: int) -> str:
+def size_text(amount: int) -> str:
+    """A number of bytes for people: '1.5 GiB'."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if amount >= size:
             return f"{amount / size:.1f} {unit}"

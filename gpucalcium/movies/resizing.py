@@ -63,16 +63,12 @@ def weights(length: int, new: int, interpolation: int) -> sparse.csr_matrix:
     centres = (np.arange(new) + 0.5) * length / new - 0.5
     if interpolation == NEAREST:
         return _gathered(np.floor(np.arange(new) * length / new)[:, None], np.ones((new, 1)), length)
-    reach, kernel = {
-        LINEAR: (1, _linear),
-        AREA: (1, _linear),
-        CUBIC: (2, _cubic),
-        LANCZOS: (4, _lanczos),
-    }.get(interpolation, (0, _linear))
-    if reach == 0:
+    kernels = {LINEAR: (1, _linear), CUBIC: (2, _cubic), LANCZOS: (4, _lanczos)}
+    if interpolation not in kernels:
         raise ParameterError(
             f"interpolation={interpolation}: expected 0 nearest, 1 linear, 2 bicubic, 3 area or 4 Lanczos"
         )
+    reach, kernel = kernels[interpolation]
     taps = np.floor(centres)[:, None] + np.arange(1 - reach, reach + 1)
     return _gathered(taps, kernel(np.abs(centres[:, None] - taps)), length)
 
