@@ -18,7 +18,11 @@ _correlate = kernel("filters.cu", "correlate")
 
 
 def gaussian(frames: cp.ndarray, sigma: Sequence[float], radius: Sequence[int], border: str) -> cp.ndarray:
-    """Frames filtered by a sampled, unit-sum Gaussian of side ``2 radius + 1``, axis after axis; as the twin says."""
+    """Frames filtered by a sampled, unit-sum Gaussian of side ``2 radius + 1``, axis after axis.
+
+    Parameters and result as the twin says. Beside the frames it needs one float32 copy of them, two while
+    an axis follows another.
+    """
     return _filtered(frames, stencils.separable_gaussian(sigma, radius), border)
 
 
