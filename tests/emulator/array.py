@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.emulator import cuda
-from tests.emulator.memory import AdoptedMemory, Memory
+from tests.emulator.memory import AdoptedMemory, Memory, is_pinned
 
 SCALARS = (bool, int, float, complex, np.generic)
 
@@ -31,19 +31,25 @@ class ndarray:
             offset = 0
         else:
             self._memory, offset = memptr.mem, memptr.ptr - memptr.mem.ptr
-        self._a: np.ndarray = np.ndarray(shape, dtype, self._memory.bytes, offset, strides, order)  # type: ignore[call-overload]
+        self._array: np.ndarray = np.ndarray(shape, dtype, self._memory.bytes, offset, strides, order)  # type: ignore[call-overload]
 
     @classmethod
     def _of(cls, array: np.ndarray, memory: Memory) -> ndarray:
         made = cls.__new__(cls)
-        made._a, made._memory = array, memory
+        made._array, made._memory = array, memory
         return made
+
+    @property
+    def _a(self) -> np.ndarray:
+        """The NumPy array that does the work, once the copies before it on the current stream are done."""
+        cuda.settle()
+        return self._array
 
     # ---- leaving the device -------------------------------------------------------------------------------
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         if out is None:
-            return np.array(self._a, order="C" if order == "A" else order)  # type: ignore[call-overload]
+            out = np.empty(self.shape, self.dtype, "C" if order == "A" else order)  # type: ignore[call-overload]
         if not isinstance(out, np.ndarray):
             raise TypeError("Only numpy.ndarray can be obtained from cupy.ndarray")
         if out.dtype != self.dtype:
@@ -52,7 +58,10 @@ class ndarray:
             raise ValueError(f"out shape mismatch. Expected: {self.shape}, got: {out.shape}")
         if not (out.flags.c_contiguous or out.flags.f_contiguous):
             raise RuntimeError("`out` cannot be specified when copying to non-contiguous ndarray")
-        out[...] = self._a
+        source, stream = self._array, stream or cuda.get_current_stream()
+        stream.submit(lambda: np.copyto(out, source))
+        if blocking or not is_pinned(out):
+            stream.flush()
         return out
 
     def set(self, arr: Any, stream: Any = None) -> None:
@@ -64,7 +73,10 @@ class ndarray:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
         if not (self._a.flags.c_contiguous or self._a.flags.f_contiguous):
             raise RuntimeError("Cannot set to non-contiguous array")
-        self._a[...] = arr
+        if not is_pinned(arr):
+            arr = arr.copy()  # as the driver does before it returns
+        target = self._array
+        (stream or cuda.get_current_stream()).submit(lambda: np.copyto(target, arr))
 
     def item(self, *args: int) -> Any:
         return self._a.item(*args)
@@ -118,7 +130,7 @@ class ndarray:
 
     @shape.setter
     def shape(self, shape: Any) -> None:
-        self._a = view_as(self._a, shape)
+        self._array = view_as(self._array, shape)
 
     dtype = property(lambda self: self._a.dtype)
     ndim = property(lambda self: self._a.ndim)

@@ -1,10 +1,13 @@
-"""The stand-in's `cupy.cuda`: one device of the oldest supported kind, streams on which all is done at once."""
+"""The stand-in's `cupy.cuda`: one device of the oldest supported kind, streams on which copies wait."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
 import time
+import weakref
+from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -113,7 +116,7 @@ class Device:
         return f"<CUDA Device {self.id}>"
 
     def synchronize(self) -> None:
-        pass
+        synchronize_device()
 
     compute_capability = "75"
     pci_bus_id = "0000:00:00.0"
@@ -142,7 +145,12 @@ def mem_get_info() -> tuple[int, int]:
     return DEVICE_MEMORY - memory.pool.total_bytes(), DEVICE_MEMORY
 
 
-# ---- streams: work is done when it is asked for ----------------------------------------------------------
+# ---- streams ----------------------------------------------------------------------------------------------
+#
+# Kernels and array functions run when they are called. Copies between host and device on a stream that does
+# not block wait until something waits for them: that stream, an event recorded later on it, or work on it.
+# So an array that is used too early still holds what it held, and a host buffer that is written too early
+# arrives with what was written.
 
 
 class _CurrentStream(threading.local):
@@ -153,7 +161,7 @@ _current_stream = _CurrentStream()
 
 
 class Stream:
-    """A stream; as everything is done at once, waiting returns at once."""
+    """A stream, and the copies that were put on it and not yet waited for."""
 
     null: Stream
     ptds: Stream
@@ -164,8 +172,31 @@ class Stream:
         self.non_blocking, self.ptr = non_blocking, 0 if null else id(self)
         self.device_id = memory.current.device
         self._before: list[Any] = []
+        self._lock = threading.RLock()
+        self._waiting: deque[Callable[[], object]] = deque()
+        self.finished = self.submitted = 0  # pieces of work, since it was made
+        _streams.add(self)
 
-    done = True
+    def submit(self, work: Callable[[], object]) -> None:
+        """Do `work` in its turn; at once where the stream waits for the default stream anyway."""
+        with self._lock:
+            self._waiting.append(work)
+            self.submitted += 1
+        if not self.non_blocking:
+            self.flush()
+
+    def flush(self, until: int | None = None) -> None:
+        """Do what waits, up to piece number `until`."""
+        with self._lock:
+            while self._waiting and (until is None or self.finished < until):
+                self._waiting.popleft()()
+                self.finished += 1
+
+    @property
+    def done(self) -> bool:
+        was_done = not self._waiting
+        self.flush()  # so that asking again and again comes to an end
+        return was_done
 
     def use(self) -> Stream:
         _current_stream.stream = self
@@ -179,7 +210,7 @@ class Stream:
         _current_stream.stream = self._before.pop()
 
     def synchronize(self) -> None:
-        pass
+        self.flush()
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()
@@ -189,11 +220,16 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         if not isinstance(event, Event):
             raise TypeError("an Event is waited for")
+        event.synchronize()
 
     def launch_host_func(self, callback: Any, arg: Any) -> None:
-        callback(arg)
+        self.submit(lambda: callback(arg))
+
+    def __del__(self) -> None:
+        self.flush()
 
 
+_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 Stream.null = Stream(null=True)
 Stream.ptds = Stream(null=True)
 
@@ -202,25 +238,45 @@ class Event:
     """A point in time on a stream."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
-        self.disable_timing, self.recorded, self.ptr = disable_timing, 0.0, id(self)
-
-    done = True
+        self.disable_timing, self.ptr = disable_timing, id(self)
+        self.time = 0.0
+        self._stream: Stream | None = None
+        self._after = 0
 
     def record(self, stream: Stream | None = None) -> None:
-        self.recorded = time.perf_counter()
+        self._stream = stream or get_current_stream()
+        self._after, self.time = self._stream.submitted, time.perf_counter()
+
+    @property
+    def done(self) -> bool:
+        was_done = self._stream is None or self._stream.finished >= self._after
+        self.synchronize()
+        return was_done
 
     def synchronize(self) -> None:
-        pass
+        if self._stream is not None:
+            self._stream.flush(self._after)
 
 
 def get_current_stream(device_id: int = -1) -> Stream:
     return _current_stream.stream or Stream.null
 
 
+def settle() -> None:
+    """Do what waits on the current stream: work there comes after it."""
+    if _current_stream.stream is not None:
+        _current_stream.stream.flush()
+
+
+def synchronize_device() -> None:
+    for stream in list(_streams):
+        stream.flush()
+
+
 def get_elapsed_time(start: Event, end: Event) -> float:
     if start.disable_timing or end.disable_timing:
         raise CUDARuntimeError(400)
-    return 1000 * (end.recorded - start.recorded)
+    return 1000 * (end.time - start.time)
 
 
 # ---- memory -----------------------------------------------------------------------------------------------
@@ -245,32 +301,39 @@ class MemoryPointer:
             raise CUDARuntimeError(1)
 
     def copy_from_host(self, mem: Any, size: int) -> None:
+        settle()
         self._room(size)
-        ctypes.memmove(self.ptr, int(getattr(mem, "value", mem)), size)
+        ctypes.memmove(self.ptr, _address(mem), size)
 
     def copy_from_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
-        self.copy_from_host(mem, size)
+        (stream or get_current_stream()).submit(lambda: self.copy_from_host(mem, size))
+
+    def copy_to_host(self, mem: Any, size: int) -> None:
+        settle()
+        self._room(size)
+        ctypes.memmove(_address(mem), self.ptr, size)
+
+    def copy_to_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
+        (stream or get_current_stream()).submit(lambda: self.copy_to_host(mem, size))
 
     def copy_from_device(self, src: MemoryPointer, size: int) -> None:
         src._room(size)
         self.copy_from_host(src.ptr, size)
 
     def copy_from_device_async(self, src: MemoryPointer, size: int, stream: Any = None) -> None:
-        self.copy_from_device(src, size)
-
-    def copy_to_host(self, mem: Any, size: int) -> None:
-        self._room(size)
-        ctypes.memmove(int(getattr(mem, "value", mem)), self.ptr, size)
-
-    def copy_to_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
-        self.copy_to_host(mem, size)
+        (stream or get_current_stream()).submit(lambda: self.copy_from_device(src, size))
 
     def memset(self, value: int, size: int) -> None:
+        settle()
         self._room(size)
         ctypes.memset(self.ptr, value, size)
 
     def memset_async(self, value: int, size: int, stream: Any = None) -> None:
-        self.memset(value, size)
+        (stream or get_current_stream()).submit(lambda: self.memset(value, size))
+
+
+def _address(mem: Any) -> int:
+    return int(getattr(mem, "value", mem))
 
 
 def alloc(size: int) -> MemoryPointer:
@@ -290,8 +353,7 @@ def contents() -> dict[str, Any]:
         memGetInfo=mem_get_info,
         driverGetVersion=lambda: 12080,
         runtimeGetVersion=lambda: 12080,
-        deviceSynchronize=lambda: None,
-        streamSynchronize=lambda stream: None,
+        deviceSynchronize=synchronize_device,
         is_hip=False,
     )
     return {

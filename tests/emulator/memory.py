@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import weakref
 
 import numpy as np
 
@@ -106,8 +107,21 @@ class PinnedMemory(bytearray):
         return len(self)
 
 
+_pinned: dict[int, int] = {}  # where the pinned buffers in use start, and end
+
+
 def alloc_pinned_memory(size: int) -> PinnedMemory:
-    return PinnedMemory(np.full(-(-max(size, 1) // UNIT) * UNIT, POISON, np.uint8).tobytes())
+    made = PinnedMemory(np.full(-(-max(size, 1) // UNIT) * UNIT, POISON, np.uint8).tobytes())
+    start = np.frombuffer(made, np.uint8).ctypes.data
+    _pinned[start] = start + len(made)
+    weakref.finalize(made, _pinned.pop, start, None)
+    return made
+
+
+def is_pinned(array: np.ndarray) -> bool:
+    """Whether a host array lies in pinned memory, from which copies are made later."""
+    at = array.ctypes.data
+    return any(start <= at < end for start, end in list(_pinned.items()))
 
 
 pool = MemoryPool()

@@ -15,6 +15,7 @@ import scipy.special
 
 from tests.emulator.array import compute, fresh, ndarray, unwrap
 from tests.emulator.functions import _generated
+from tests.emulator.memory import alloc_pinned_memory
 
 _COMPLEX_IN = "fft ifft fft2 ifft2 fftn ifftn"
 _REAL_IN = "rfft rfft2 rfftn"
@@ -123,9 +124,9 @@ def signal() -> dict[str, Any]:
 
 def empty_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:
     shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    made: np.ndarray = np.empty(shape, dtype, order)  # type: ignore[call-overload]
-    made.reshape(-1, order="A").view(np.uint8).fill(0xCC)
-    return made
+    items = math.prod(shape)
+    buffer = alloc_pinned_memory(items * np.dtype(dtype).itemsize)
+    return np.frombuffer(buffer, dtype, items).reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 def zeros_pinned(shape: Any, dtype: Any = float, order: str = "C") -> np.ndarray:

@@ -265,3 +265,72 @@ def test_sparse_matrices_do_not_mix_with_numpy():
         cupyx.scipy.sparse.csr_matrix((HOST[0], HOST[0], HOST[0]), shape=(3, 3))
     with pytest.raises(ValueError, match="Only bool"):
         cupyx.scipy.sparse.csr_matrix(scipy.sparse.eye(3, dtype=np.int16, format="csr"))
+
+
+# ---- streams ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pinned():
+    array = np.frombuffer(cp.cuda.alloc_pinned_memory(HOST.nbytes), np.float32, HOST.size).reshape(HOST.shape)
+    array[...] = HOST
+    return array
+
+
+def test_an_upload_that_nobody_waits_for_has_not_come(x, pinned):
+    stream = cp.cuda.Stream(non_blocking=True)
+    x.fill(0)
+    x.set(pinned, stream=stream)
+    copied = stream.record()
+    assert_array_equal((x + 0).get(), 0)
+    cp.cuda.get_current_stream().wait_event(copied)
+    assert_array_equal((x + 0).get(), HOST)
+
+
+def test_a_pinned_buffer_that_is_written_too_early_spoils_the_upload(x, pinned):
+    stream = cp.cuda.Stream(non_blocking=True)
+    x.set(pinned, stream=stream)
+    pinned.fill(-1)
+    stream.synchronize()
+    assert_array_equal(x.get(), -1)
+
+
+def test_a_pageable_buffer_may_be_written_at_once(x):
+    stream = cp.cuda.Stream(non_blocking=True)
+    host = HOST + 1
+    x.set(host, stream=stream)
+    host.fill(-1)
+    stream.synchronize()
+    assert_array_equal(x.get(), HOST + 1)
+
+
+def test_work_on_the_same_stream_comes_after_the_copy(x, pinned):
+    pinned += 5
+    with cp.cuda.Stream(non_blocking=True):
+        x.set(pinned)
+        doubled = x * 2
+    assert_array_equal(doubled.get(), 2 * (HOST + 5))
+
+
+def test_a_download_is_there_when_its_event_is(x, pinned):
+    stream = cp.cuda.Stream(non_blocking=True)
+    pinned.fill(0)
+    x.get(out=pinned, stream=stream, blocking=False)
+    copied = stream.record()
+    assert_array_equal(pinned, 0)
+    assert not copied.done
+    copied.synchronize()
+    assert_array_equal(pinned, HOST)
+
+
+def test_events_wait_for_what_came_before_them_only(x, pinned):
+    stream = cp.cuda.Stream(non_blocking=True)
+    y = cp.zeros_like(x)
+    x.set(pinned + 1, stream=stream)
+    first = stream.record()
+    y.set(pinned + 2, stream=stream)
+    first.synchronize()
+    assert_array_equal(x.get(), HOST + 1)
+    assert_array_equal(y.get(), 0)
+    cp.cuda.Device().synchronize()
+    assert_array_equal(y.get(), HOST + 2)
