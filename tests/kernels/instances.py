@@ -15,4 +15,15 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     "filters.cu": {
         "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
     },
+    "oasis.cu": {
+        "constrained_ar1": [("float32",), ("float64",)],
+        "ar1": [("float32",), ("float64",)],
+        "greedy_ar1": [("float32",), ("float64",)],
+        "take_start": [()],
+    },
+    "spectrum.cu": {
+        "collect": [(pixel,) for pixel in (*PIXELS, "float64")],
+        "power": [()],
+        "level": [(method,) for method in range(3)],
+    },
 }

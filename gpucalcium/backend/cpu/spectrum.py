@@ -78,6 +78,8 @@ def _level(band, method, result):
                 largest = x
         if largest == 0:
             result[p] = 0.0
+        elif np.isnan(total):
+            result[p] = np.nan
         elif method == MEDIAN:
             ranked = np.sort(band[p])
             middle = 0.5 * (np.float64(ranked[(bins - 1) // 2]) + np.float64(ranked[bins // 2]))
