@@ -157,7 +157,7 @@ def movie_noise(
     dims = tuple(source.shape[1:])
     pixels = int(np.prod(dims))
     part = max(1, min(pixels, int(backend.budget() // (2 * 4 * n))))
-    image = backend.empty(pixels, "float32")
+    levels = []
     for first in range(0, pixels, part):
         count = min(part, pixels - first)
         signals = _pixel_signals(source, frames, first, count, n, transform)
@@ -165,8 +165,8 @@ def movie_noise(
         for at in range(0, count, tile):
             spectrum = backend.wing(signals).spectrum
             band = spectrum.power(signals[at : at + tile], low, high)
-            image[first + at : first + at + len(band)] = spectrum.level(band, noise_method)
-    return backend.like(movie, image.reshape(dims))
+            levels.append(spectrum.level(band, noise_method))
+    return backend.like(movie, _join(levels).astype("float32").reshape(dims))
 
 
 def axcov(data: Array, maxlag: int = 10) -> Array:
@@ -204,13 +204,13 @@ def _pixel_signals(
     transform: Callable[[Array], Array] | None,
 ) -> Array:
     """Pixels first..first+count-1 (C order) of the given frames, less their first value: (count, n) float32."""
-    signals = backend.empty((count, n), "float32")
-    origin, start = None, 0
+    signals, origin, start = None, None, 0
     for piece in frames:
         for chunk in backend.stream(source, frames=piece):
             if transform is not None:
                 chunk = transform(chunk)
-            if origin is None:
+            if origin is None:  # beside the frames: CuPy frames stay on their GPU, whatever device is active
+                signals = arrays.xp(chunk).empty((count, n), "float32")
                 origin = chunk[0].reshape(-1)[first : first + count].astype("float64")
             backend.wing(chunk).spectrum.collect(chunk, first, origin, signals, start)
             start += len(chunk)

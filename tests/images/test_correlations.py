@@ -297,6 +297,12 @@ def test_bins_frames_and_windows_are_checked():
         local_correlations_fft(movie_of(), swap_dim=False, rolling_window=50)
 
 
+def test_frames_on_a_gpu_are_worked_on_there_whatever_device_is_active(on_gpu):
+    movie = on_gpu.put(movie_of())
+    with backend.use("cpu"):
+        assert type(local_correlations(movie, swap_dim=False)) is type(movie)
+
+
 # ---------------------------------------------------------------------------- reference outputs
 
 

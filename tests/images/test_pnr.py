@@ -147,6 +147,12 @@ def test_what_else_is_refused():
         correlation_pnr(movie_of()[:1], 2, swap_dim=False)
 
 
+def test_frames_on_a_gpu_are_worked_on_there_whatever_device_is_active(on_gpu):
+    movie = on_gpu.put(movie_of())
+    with backend.use("cpu"):
+        assert type(correlation_pnr(movie, 2, swap_dim=False)[0]) is type(movie)
+
+
 # ---------------------------------------------------------------------------- reference outputs
 
 
