@@ -63,6 +63,8 @@ class SimulatedMovie:
     """(T, 2) float32 displacement that registers a frame, (row, column) px: minus `motion`."""
     centers: NDArray[np.float64]
     """(K, 2) row and column of each cell."""
+    A_border: sparse.csc_matrix
+    """(d1 * d2, n) float32 footprints of cells that the border cuts by more than half: in the movie, not in `A`."""
     frame_rate: float
     """Hz."""
     dims: tuple[int, int]
@@ -244,7 +246,8 @@ def two_photon(
     )
     inside = _crop_matrix(canvas, margin)
     in_field = sparse.csc_matrix(inside @ footprints)
-    seen = np.asarray(in_field.sum(axis=0) >= 0.5 * footprints.sum(axis=0)).ravel()
+    light = np.asarray(in_field.sum(axis=0)).ravel()
+    lit, seen = light > 0, light >= 0.5 * np.asarray(footprints.sum(axis=0)).ravel()
     return SimulatedMovie(
         movie=_expose(scene, noise, T, shape, np.dtype(dtype), np.random.SeedSequence(seed)),
         A=sparse.csc_matrix(in_field[:, seen]),
@@ -257,6 +260,7 @@ def two_photon(
         f=f,
         shifts=(-displacement).astype(np.float32),
         centers=centers[seen] - margin,
+        A_border=sparse.csc_matrix(in_field[:, ~seen & lit]),
         frame_rate=frame_rate,
         dims=shape,
         noise=noise,

@@ -123,6 +123,15 @@ def test_motion_moves_the_scene_exactly(moving):
         assert np.abs(difference[~fringe]).mean() < 0.1
 
 
+def test_cells_cut_by_the_border_are_kept_apart(moving, still):
+    assert still.A_border.shape[1] == 0
+    on_the_rim = np.ones(moving.dims, bool)
+    on_the_rim[1:-1, 1:-1] = False
+    rim = on_the_rim.ravel(order="F").astype(float)
+    assert moving.A_border.shape[1] > 0
+    assert np.all(moving.A_border.T @ rim > 0)
+
+
 def test_tissue_enters_at_the_border(moving):
     frame = int(np.argmax(moving.motion[:, 0]))
     top = moving.expected()[frame, :3]

@@ -91,7 +91,7 @@ def shift_figure(
     frame_rate : float
         Hz.
     correlation : (T,), optional
-        Correlation of each registered frame with the template.
+        How well each registered frame matches the template.
     truth : (T, 2) or (T, 3), optional
         Shifts of a simulation, drawn dashed.
 
@@ -116,7 +116,7 @@ def shift_figure(
     all_axes[0].legend(fontsize=style.TEXT, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     if correlation is not None:
         all_axes[1].plot(*envelope(t, correlation), color=style.GREEN, linewidth=style.LINE)
-        style.tidy(all_axes[1], "time (s)", "correlation\nwith template")
+        style.tidy(all_axes[1], "time (s)", "match with\ntemplate")
     all_axes[0].set_xlim(0, max(len(shifts), 1) / frame_rate)
     return figure
 

@@ -25,12 +25,20 @@ class Match:
     iou: NDArray[np.float64]
     """(n,) intersection over union of the two masks."""
     n_found: int
+    """All found cells, the uncounted ones included."""
     n_truth: int
+    uncounted: NDArray[np.intp]
+    """Found columns that count neither for nor against."""
+
+    @property
+    def n_counted(self) -> int:
+        """Found cells that count."""
+        return self.n_found - len(self.uncounted)
 
     @property
     def precision(self) -> float:
         """Share of the found cells that are true; 0 if nothing was found."""
-        return len(self.found) / self.n_found if self.n_found else 0.0
+        return len(self.found) / self.n_counted if self.n_counted else 0.0
 
     @property
     def recall(self) -> float:
@@ -40,7 +48,7 @@ class Match:
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; 0 where both are."""
-        cells = self.n_found + self.n_truth
+        cells = self.n_counted + self.n_truth
         return 2 * len(self.found) / cells if cells else 0.0
 
     @property
@@ -51,13 +59,14 @@ class Match:
     @property
     def spurious(self) -> NDArray[np.intp]:
         """Found cells without a partner."""
-        return np.setdiff1d(np.arange(self.n_found), self.found)
+        return np.setdiff1d(np.arange(self.n_found), np.r_[self.found, self.uncounted])
 
 
 def match_footprints(
     found: sparse.spmatrix | NDArray,
     truth: sparse.spmatrix | NDArray,
     *,
+    uncounted: sparse.spmatrix | NDArray | None = None,
     fraction: float = MASK_FRACTION,
     least_iou: float = LEAST_IOU,
 ) -> Match:
@@ -67,6 +76,9 @@ def match_footprints(
     ----------
     found, truth : (d, K1) and (d, K2), sparse or dense
         Footprints on the same pixels in the same order. An empty column matches nothing.
+    uncounted : (d, K3), optional
+        Things that are there but need not be found, such as cells cut by the border: what matches one of them
+        and no true cell counts neither for nor against.
     fraction : float
         A mask is where a footprint exceeds this fraction of its maximum; 0 <= fraction < 1.
     least_iou : float
@@ -90,12 +102,20 @@ def match_footprints(
     """
     if not 0 < least_iou <= 1:
         raise ParameterError(f"least_iou={least_iou}: must be above 0 and at most 1")
-    iou = intersection_over_union(found, truth, fraction=fraction)
+    both = (
+        truth
+        if uncounted is None
+        else sparse.hstack([sparse.csc_matrix(truth), sparse.csc_matrix(uncounted)])
+    )
+    iou = intersection_over_union(found, both, fraction=fraction)
     enough = np.where(iou >= least_iou, iou, 0.0)  # a worthless pair must not displace a good one
     rows, columns = optimize.linear_sum_assignment(enough, maximize=True)
     kept = enough[rows, columns] > 0
     rows, columns = rows[kept], columns[kept]
-    return Match(rows, columns, iou[rows, columns], *iou.shape)
+    true = columns < truth.shape[1]
+    return Match(
+        rows[true], columns[true], iou[rows[true], columns[true]], iou.shape[0], truth.shape[1], rows[~true]
+    )
 
 
 def intersection_over_union(

@@ -110,3 +110,13 @@ def test_errors_name_what_is_wrong():
         match_footprints(np.ones((4, 1)), np.ones((4, 1)), least_iou=0)
     with pytest.raises(ParameterError, match="fraction=1"):
         binary_masks(np.ones((4, 1)), 1.0)
+
+
+def test_what_need_not_be_found_counts_neither_way():
+    cells = np.kron(np.eye(4), np.ones((5, 1)))
+    truth, border = cells[:, :2], cells[:, 2:3]
+    match = match_footprints(cells, truth, uncounted=border)
+    assert_array_equal(match.uncounted, [2])
+    assert_array_equal(match.spurious, [3])
+    assert (match.precision, match.recall) == (2 / 3, 1)
+    assert match_footprints(cells[:, :2], truth, uncounted=border).f1 == 1

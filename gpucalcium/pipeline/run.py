@@ -1,0 +1,225 @@
+"""From a movie to cells: registration, extraction, quality, relative fluorescence."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import FrameSource, settings
+from gpucalcium.cnmf.cnmf import CNMF
+from gpucalcium.cnmf.params import CNMFParams
+from gpucalcium.errors import MovieShapeError, MovieValueError
+from gpucalcium.images import local_correlations
+from gpucalcium.movies import open_movie
+from gpucalcium.pipeline.guess import GSIG_SHARE, guess_parameters
+from gpucalcium.pipeline.output import check_output, write_results
+from gpucalcium.pipeline.results import Registration, Results
+from gpucalcium.pipeline.settings import RunSettings
+from gpucalcium.pipeline.stages import Stages
+from gpucalcium.registration.rigid import RigidParams, register_rigid
+from gpucalcium.rois import Match, binary_masks, match_footprints
+from gpucalcium.simulate import SimulatedMovie
+
+FEWEST_FRAMES = 30  # noise and time constants are estimated from each pixel's and trace's own history
+SMALLEST_FIELD = 8  # px; below, no neighbourhood of a cell is left
+DEFAULT_MAX_SHIFT = 6  # px
+LARGEST_SHIFT_SHARE = 6  # of the field: one sixth
+HELD_SHARE = 4  # registered frames stay in memory if they take at most this part of the budget
+SIZE_RANGE = 4  # a cell's area is within this factor of the typical one, either way
+BASELINE_FRAMES = 500  # window of the running baseline of dF/F
+REGISTRATION_PASSES, FIT_PASSES = 1, 7  # how often a stage reads the movie, for its progress bar
+
+
+def run(
+    movie: Any,
+    output: str | Path | None = None,
+    asked: RunSettings | None = None,
+    *,
+    truth: SimulatedMovie | None = None,
+    name: str | None = None,
+    progress: bool = False,
+) -> Results:
+    """Find the cells of one plane: register, extract, judge, and write everything down.
+
+    Parameters
+    ----------
+    movie : array, path, or source, (T, d1, d2)
+        Anything that `open_movie` takes; `run_recording` also takes several planes and .npz files.
+    output : path, optional
+        Folder for ``results.hdf5``, ``report.html`` and ``figures/``. It appears complete or not at all; files of
+        an earlier run in it are replaced.
+    asked : RunSettings, optional
+        What is known of the recording; the rest is guessed from it.
+    truth : SimulatedMovie, optional
+        What is really in the movie, to score the result.
+    name : str, optional
+        Title of the report; default: the name of the file.
+    progress : bool
+        Draw a bar for each stage on stderr.
+
+    Returns
+    -------
+    Results
+
+    Raises
+    ------
+    MovieShapeError, MovieValueError, ParameterError
+        A movie that is too small or short, or holds nothing; before anything is computed or written.
+    """
+    asked = asked or RunSettings()
+    if output is not None:
+        check_output(Path(output))
+    source = open_movie(movie)
+    _check_shape(source)
+    stages = Stages(progress)
+    with _registered(source, asked, stages) as (frames, registration):
+        correlation = _correlation_image(frames, stages)
+        params, notes = guess_parameters(correlation, len(source), asked)
+        fitted = _extract(frames, params, asked, stages)
+        fitted.estimates.Cn = correlation
+        _finish(fitted, frames, registration, stages)
+    results = Results(
+        cnmf=fitted,
+        correlation_image=correlation,
+        registration=registration,
+        frame_rate=float(params.get("data", "fr")),
+        frames=len(source),
+        seconds=stages.seconds,
+        device=str(backend.active()),
+        name=name or _name(source),
+        notes=notes,
+        um_per_px=asked.um_per_px,
+        truth=truth,
+        match=_score(fitted, truth),
+    )
+    return results if output is None else write_results(results, Path(output), stages)
+
+
+def _check_shape(source: FrameSource) -> None:
+    name = _name(source)
+    if len(source.shape) != 3:
+        raise MovieShapeError(
+            f"{name} has shape {source.shape}; one plane is (T, rows, columns). Several planes are run one by one: "
+            "name the axes, for instance axes='TZYX'"
+        )
+    if len(source) < FEWEST_FRAMES:
+        raise MovieShapeError(
+            f"{name} has {len(source)} frames; at least {FEWEST_FRAMES} are needed to tell activity from noise. Is "
+            f"time the first axis? The shape is {source.shape}"
+        )
+    if min(source.shape[1:]) < SMALLEST_FIELD:
+        raise MovieShapeError(
+            f"{name} has frames of {source.shape[1]}x{source.shape[2]} px; at least {SMALLEST_FIELD} px a side are "
+            f"needed. Is time the first axis? The shape is {source.shape}"
+        )
+
+
+@contextlib.contextmanager
+def _registered(
+    source: FrameSource, asked: RunSettings, stages: Stages
+) -> Iterator[tuple[FrameSource, Registration | None]]:
+    """The movie to extract from, registered if that is asked for; a temporary file of it is gone afterwards."""
+    if not asked.motion_correct:
+        yield source, None
+        return
+    size = 4 * int(np.prod(source.shape))
+    held = size * HELD_SHARE <= backend.budget()
+    with contextlib.ExitStack() as stack:
+        if held:
+            frames: NDArray = np.empty(source.shape, np.float32)
+        else:
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="gpucalcium-", dir=settings.get("temp"))
+            )
+            path = Path(folder) / "registered.npy"
+            frames = np.lib.format.open_memmap(path, "w+", np.float32, source.shape)
+        with stages.stage("motion correction", REGISTRATION_PASSES * len(source)):
+            registration = _register(stages.watched(source), asked, frames)
+        yield open_movie(frames if held else path), registration
+
+
+def _register(source: FrameSource, asked: RunSettings, frames: NDArray) -> Registration:
+    """Shifts of `source`; the registered frames go into `frames`."""
+
+    def keep(start: int, moved: NDArray) -> None:
+        frames[start : start + len(moved)] = moved
+
+    params = RigidParams(max_shifts=largest_shifts(source.shape[1:], asked.max_shift), border="copy")
+    found = register_rigid(source, params, sink=keep)
+    if isinstance(frames, np.memmap):
+        frames.flush()
+    return Registration(found.shifts, found.quality.peak, found.template)
+
+
+def largest_shifts(dims: tuple[int, ...], asked: int | None) -> tuple[int, ...]:
+    """How far to look for motion on each axis: what is asked for, else 6 px but no more than a sixth of the field."""
+    if asked is not None:
+        return tuple(asked for _ in dims)
+    return tuple(max(1, min(DEFAULT_MAX_SHIFT, n // LARGEST_SHIFT_SHARE)) for n in dims)
+
+
+def _correlation_image(frames: FrameSource, stages: Stages) -> NDArray[np.float32]:
+    with stages.stage("correlation image", len(frames)):
+        image = backend.to_numpy(local_correlations(stages.watched(frames), swap_dim=False))
+    if not np.isfinite(image).any():
+        raise MovieValueError(
+            f"{_name(frames)}: every pixel is NaN or infinite in some frame, so nothing can be correlated. Crop the "
+            "border that registration left, or replace missing values first"
+        )
+    if not image.any():
+        raise MovieValueError(
+            f"{_name(frames)}: no pixel ever changes together with another: nothing is recorded in it"
+        )
+    return image
+
+
+def _extract(frames: FrameSource, params: CNMFParams, asked: RunSettings, stages: Stages) -> CNMF:
+    """Fit, keep what looks like a cell, and fit again from there."""
+    with stages.stage("extraction", FIT_PASSES * len(frames)):
+        fitted = CNMF(params=params).fit(stages.watched(frames))
+    with stages.stage("quality", len(frames)):
+        _judge(fitted, stages.watched(frames))
+    if not asked.refit or len(fitted.estimates.idx_components) == 0:
+        return fitted
+    with stages.stage("refit", FIT_PASSES * len(frames)):
+        fitted = fitted.refit(stages.watched(frames))
+        _judge(fitted, frames)
+    return fitted
+
+
+def _judge(fitted: CNMF, frames: FrameSource) -> None:
+    """Accept what has the signal, the shape and the size of a cell."""
+    found = fitted.estimates
+    found.evaluate_components(frames, fitted.params)
+    typical = np.pi * float(np.mean(fitted.params.get("init", "gSig")) / GSIG_SHARE) ** 2
+    pixels = np.diff(binary_masks(found.A).indptr)
+    sized = (pixels >= typical / SIZE_RANGE) & (pixels <= typical * SIZE_RANGE)
+    accepted = np.isin(np.arange(len(pixels)), found.idx_components) & sized
+    found.idx_components, found.idx_components_bad = np.flatnonzero(accepted), np.flatnonzero(~accepted)
+
+
+def _finish(fitted: CNMF, frames: FrameSource, registration: Registration | None, stages: Stages) -> None:
+    """Relative fluorescence, and shifts for the record."""
+    if registration is not None:
+        fitted.estimates.shifts = registration.shifts
+    with stages.stage("dF/F"):
+        if fitted.estimates.A.shape[1]:
+            fitted.estimates.detrend_df_f(frames_window=min(BASELINE_FRAMES, len(frames)))
+
+
+def _score(fitted: CNMF, truth: SimulatedMovie | None) -> Match | None:
+    if truth is None:
+        return None
+    cells = fitted.estimates.A[:, fitted.estimates.idx_components]
+    return match_footprints(cells, truth.A, uncounted=truth.A_border)
+
+
+def _name(source: FrameSource) -> str:
+    return getattr(source, "name", "the movie")
