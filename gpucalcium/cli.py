@@ -1,0 +1,216 @@
+"""The command ``gpucalcium``: demo, run, info, doctor.
+
+What goes wrong on purpose is said in one line on stderr, and the exit status is 2; ``--debug`` shows where.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpucalcium.errors import GpuCalciumError
+
+if TYPE_CHECKING:
+    from gpucalcium.pipeline import Results
+
+FAILED, BROKEN, STOPPED = 2, 1, 130  # exit status: the input or the machine; a defect of ours; Ctrl-C
+DEMO_RATE, DEMO_DECAY_S, DEMO_MOTION = 20.0, 0.6, 4.0
+DEMO_CELL_AREA = 273  # px of field per cell: 60 cells on 128 x 128
+
+app = typer.Typer(
+    help="Calcium imaging movies to cells, traces and spikes, on a GPU where there is one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Device = Annotated[str, typer.Option(help="Where to work: auto, cpu, cuda or cuda:N.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
+Dataset = Annotated[str | None, typer.Option(help="Which array of an .npz or HDF5 file.")]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        "--axes", "--planes", help="What each axis is: T time, Z plane, Y row, X column; for instance TZYX."
+    ),
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command; ends the process with an exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    try:
+        app([word for word in words if word != "--debug"])
+    except (GpuCalciumError, OSError, MemoryError) as err:
+        _fail(f"error: {err}", FAILED, debug)
+    except KeyboardInterrupt:
+        _fail("stopped", STOPPED, debug)
+    except Exception as err:  # noqa: BLE001 - whatever else escapes is a defect, and is named as one
+        _fail(
+            f"internal error: {type(err).__name__}: {err} (run again with --debug for the traceback)", BROKEN, debug
+        )
+
+
+def _fail(message: str, status: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(" ".join(message.split()), file=sys.stderr)
+    raise SystemExit(status)
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more of what is going on.")] = False,
+) -> None:
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("gpucalcium").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.captureWarnings(not debug)
+    warnings.simplefilter("once")
+    if version:
+        from gpucalcium import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Output = Path("gpucalcium-demo"),
+    frames: Annotated[int, typer.Option(min=100, help="Frames of the simulated movie.")] = 1500,
+    size: Annotated[int, typer.Option(min=48, help="Rows and columns of the field, px.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another movie.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Simulate a two-photon movie, find its cells, and score them against the truth."""
+    from gpucalcium import backend
+    from gpucalcium.pipeline import RunSettings, run
+    from gpucalcium.pipeline.output import check_output
+    from gpucalcium.pipeline.stages import Stages
+    from gpucalcium.simulate import two_photon
+
+    check_output(output)
+    backend.use(device)
+    stages = Stages(shown=True)
+    with stages.stage("simulation"):
+        cells = max(1, size * size // DEMO_CELL_AREA)
+        scene = two_photon(
+            frames, (size, size), cells, frame_rate=DEMO_RATE, decay_s=DEMO_DECAY_S, motion=DEMO_MOTION, seed=seed
+        )
+    asked = RunSettings(frame_rate=DEMO_RATE, decay_s=DEMO_DECAY_S)
+    results = run(scene.movie, output, asked, truth=scene, name="Simulated two-photon movie", progress=True)
+    _report(results, {**stages.seconds, **results.seconds})
+    _score(results)
+
+
+@app.command()
+def run(
+    files: Annotated[list[Path], typer.Argument(help="The movie; several files follow each other in time.")],
+    output: Output,
+    frame_rate: Annotated[float | None, typer.Option(help="Frames per second, Hz.")] = None,
+    decay_time: Annotated[float, typer.Option(help="Decay time of a typical transient, s.")] = 0.4,
+    cell_radius: Annotated[float | None, typer.Option(help="Radius of a cell, px; guessed if not given.")] = None,
+    components: Annotated[
+        int | None, typer.Option(help="Components to start from; guessed if not given.")
+    ] = None,
+    motion_correct: Annotated[bool, typer.Option(help="Register the frames first.")] = True,
+    max_shift: Annotated[int | None, typer.Option(help="Largest motion, px.")] = None,
+    refit: Annotated[bool, typer.Option(help="Fit once more from what looks like cells.")] = True,
+    um_per_px: Annotated[float | None, typer.Option(help="Size of a pixel in micrometres.")] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="JSON file with further parameters: {group: {name: value}}.")
+    ] = None,
+    dataset: Dataset = None,
+    axes: Axes = None,
+    device: Device = "auto",
+) -> None:
+    """Find the cells of a movie: TIFF, HDF5, NWB, NPY, NPZ or a memory map.
+
+    Planes are run one by one, each into a folder of its own.
+    """
+    from gpucalcium import backend
+    from gpucalcium.pipeline import RunSettings, run_recording
+
+    asked = RunSettings(
+        frame_rate=frame_rate,
+        decay_s=decay_time,
+        cell_radius=cell_radius,
+        n_components=components,
+        motion_correct=motion_correct,
+        max_shift=max_shift,
+        refit=refit,
+        um_per_px=um_per_px,
+        params={} if params is None else _read_params(params),
+    )
+    backend.use(device)
+    movie: Any = files[0] if len(files) == 1 else files
+    for results in run_recording(movie, output, asked, dataset=dataset, axes=axes, progress=True):
+        _report(results, results.seconds)
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="A movie.")], dataset: Dataset = None, axes: Axes = None
+) -> None:
+    """Say what a file holds, without reading its frames."""
+    from gpucalcium.pipeline import open_planes
+
+    planes = open_planes(file, dataset=dataset, axes=axes)
+    source = planes[0].source
+    frames, rows, columns = source.shape
+    size = len(planes) * frames * rows * columns * source.dtype.itemsize
+    print(f"file      {file}")
+    print(f"frames    {frames:,}")
+    print(f"field     {rows} x {columns} px")
+    print(f"planes    {len(planes)}")
+    print(f"values    {source.dtype}, {size / 2**20:,.1f} MiB")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation finds on this machine."""
+    from gpucalcium.backend import doctor as examination
+
+    print(examination.report())
+
+
+def _read_params(path: Path) -> dict[str, Any]:
+    from gpucalcium.cnmf.params_convert import read_json
+
+    return dict(read_json(path))
+
+
+def _report(results: Results, seconds: dict[str, float] | Any) -> None:
+    """Time of each stage, and where the files are, on stdout."""
+    print(f"\n{results.name}: {results.frames:,} frames of {results.dims[0]}x{results.dims[1]} px on {results.device}")
+    for stage, duration in [*seconds.items(), ("total", sum(seconds.values()))]:
+        print(f"  {stage:<18}{duration:8.2f} s  {results.frames / max(duration, 1e-9):10,.0f} frames/s")
+    for note in results.notes:
+        print(f"note: {note}")
+    print(f"{len(results.accepted)} cells, {len(results.rejected)} components rejected")
+    print(f"results: {results.output}/results.hdf5, report.html, figures/")
+
+
+def _score(results: Results) -> None:
+    """What a simulation says about the result; the last line ends with F1."""
+    match = results.match
+    assert match is not None
+    registration = results.registration
+    if registration is not None and results.truth is not None:
+        error = registration.shifts - results.truth.shifts
+        error -= error.mean(axis=0)
+        print(f"shifts: {(error**2).mean() ** 0.5:.3f} px rms from the truth")
+    print(
+        f"cells: {len(match.found)} of {match.n_truth} true ones found, {len(match.spurious)} spurious, "
+        f"{len(match.uncounted)} cut by the border not counted"
+    )
+    print(f"traces: median correlation with the truth {results.median_trace_correlation():.3f}")
+    print(f"precision {match.precision:.2f}  recall {match.recall:.2f}  F1 {match.f1:.2f}")
