@@ -72,38 +72,47 @@ def movie_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
 
 
 class PagesSource(Source):
-    """Frames made of one or more pages; uncompressed ones are read straight, others decoded each on its own."""
+    """Frames made of one page, of several, or part of one; read straight where pages are uncompressed frames."""
 
     def __init__(
         self, path: Path, shape: tuple[int, ...], tiff: tifffile.TiffFile, pages: Sequence[Any], keyframe: Any
     ) -> None:
         super().__init__(shape, keyframe.dtype, str(path))
         self._pages, self._page_shape = pages, keyframe.shape
-        self._lock = (
-            Lock()
-        )  # for the reading of page directories; pixels are decoded by several threads at once
+        self._lock = Lock()  # around page directories; pixels are decoded by several threads at once
         tiff.filehandle.set_lock(True)
-        self._per_frame = math.prod(self.shape[1:]) // math.prod(keyframe.shape)
-        if len(pages) != self._per_frame * len(self):
+        frame_size, page_size = math.prod(self.shape[1:]), math.prod(keyframe.shape)
+        self._per_frame, self._per_page = max(1, frame_size // page_size), max(1, page_size // frame_size)
+        if len(pages) * page_size != frame_size * len(self):
             raise MovieFileError(
-                f"{path}: {len(pages)} pages do not make {len(self)} frames of {self.shape[1:]}"
+                f"{path}: {len(pages)} pages of {keyframe.shape} do not make {len(self)} frames of {self.shape[1:]}"
             )
         self._raw: RawSource | None = None
-        if keyframe.is_contiguous and self._per_frame == 1:
+        if keyframe.is_contiguous and self._per_frame == self._per_page == 1:
             self._raw = RawSource(path, shape, keyframe.dtype.newbyteorder(tiff.byteorder), self._places)
 
     def _fill(self, wanted: range, out: NDArray) -> None:
         if self._raw is not None:
             self._raw.read(slice(wanted.start, wanted.stop, wanted.step), out)
-            return
-        for at, frame in enumerate(wanted):
-            pages = out[at].reshape(self._per_frame, *self._page_shape)
-            for number, into in enumerate(pages, frame * self._per_frame):
-                self._decode(frame, number, into)
+        elif self._per_page > 1:
+            self._fill_from_parts(wanted, out)
+        else:
+            for at, frame in enumerate(wanted):
+                pages = out[at].reshape(self._per_frame, *self._page_shape)
+                for number, into in enumerate(pages, frame * self._per_frame):
+                    into[...] = self._decoded(frame, number)
 
-    def _decode(self, frame: int, number: int, into: NDArray) -> None:
+    def _fill_from_parts(self, wanted: range, out: NDArray) -> None:
+        number, parts = -1, out
+        for at, frame in enumerate(wanted):
+            if frame // self._per_page != number:
+                number = frame // self._per_page
+                parts = self._decoded(frame, number).reshape(self._per_page, *self.shape[1:])
+            out[at] = parts[frame % self._per_page]
+
+    def _decoded(self, frame: int, number: int) -> NDArray:
         try:
-            into[...] = self._page(number).asarray(maxworkers=1)
+            return self._page(number).asarray(maxworkers=1)
         except Exception as err:
             raise MovieFileError(
                 f"{self.name}: frame {frame} (page {number}) cannot be decoded: {type(err).__name__}: {err}. The file "

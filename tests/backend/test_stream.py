@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.backend.stream import AHEAD
+from gpucalcium.backend.stream import AHEAD, BUFFERS
 from gpucalcium.errors import ArrayTypeError, MemoryBudgetError, ParameterError
 from tests.wings import wings_present
 
@@ -412,3 +412,15 @@ def test_copies_are_waited_for_before_their_data_is_used(on_gpu, monkeypatch):
         streamed = [chunk.get() for chunk in backend.stream(source)]
     assert_array_equal(out, source.movie + 1)
     assert_array_equal(np.concatenate(streamed), source.movie)
+
+
+def test_a_pinned_buffer_is_filled_again_only_after_its_copy(on_gpu, monkeypatch):
+    import cupy
+
+    waits = []
+    monkeypatch.setattr(
+        cupy.cuda.Event, "synchronize", lambda event: waits.append(threading.current_thread().name)
+    )
+    with backend.limit(chunk_frames=3):
+        chunks = sum(1 for _ in backend.stream(Frames()))
+    assert sum("gpucalcium-read" in name for name in waits) == chunks - BUFFERS
