@@ -5,8 +5,10 @@ Everything here is made on the host, in float64, once for a shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,4 +78,11 @@ class SearchPlan:
             lags=np.stack([x.ravel() for x in np.meshgrid(*windows, indexing="ij")], axis=1).astype(
                 np.float64
             ),
+        )
+
+    def moved(self, to: Callable[[NDArray], Any]) -> SearchPlan:
+        """The same with `to` (``cupy.asarray``, say) applied to every array."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return SearchPlan(
+            **{k: tuple(map(to, v)) if isinstance(v, tuple) else to(v) for k, v in parts.items()}
         )

@@ -21,9 +21,21 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "greedy_ar1": [("float32",), ("float64",)],
         "take_start": [()],
     },
+    "registration.cu": {
+        **{
+            name: [(pixel,) for pixel in PIXELS]
+            for name in ("prepare", "plan_moves", "displace", "add_frames", "add_squares")
+        },
+        "climb": [(1,), (2,)],
+        **{name: [()] for name in ("weigh", "mark_border", "add_power")},
+    },
     "spectrum.cu": {
         "collect": [(pixel,) for pixel in (*PIXELS, "float64")],
         "power": [()],
         "level": [(method,) for method in range(3)],
+    },
+    "quantile.cu": {
+        "running_percentile": [()],
+        "mode_percentile": [()],
     },
 }
