@@ -53,7 +53,7 @@ def correlation_pnr(
         Correlation with all neighbours (8; 26 in volumes) where values below three noise levels count as zero.
     pnr : (d1, d2[, d3]) float32
         Highest value above the mean over time, in noise levels; 0 where there is no noise.
-        Both CuPy if `Y` is CuPy, else NumPy; NaN where the filter meets a NaN.
+        Both CuPy if `Y` is CuPy, else NumPy; NaN where the filter meets a NaN or an infinity.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def correlation_pnr(
 
 
 def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and maximum over time of the filtered movie, float32 on the host."""
+    """Mean (NaN where it is not finite) and maximum over time of the filtered movie, float32 on the host."""
     sums = NeighbourCorrelations(source.shape[1:], "none")
     highest = np.full(source.shape[1:], -np.inf, np.float32)
 
@@ -91,7 +91,8 @@ def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, n
         np.maximum(highest, peak, out=highest)
 
     _fold(source, add)
-    return sums.mean(), highest
+    mean = sums.mean()
+    return np.where(np.isfinite(mean), mean, np.float32(np.nan)), highest
 
 
 def _correlation_above_noise(
@@ -144,7 +145,8 @@ def _gaussian(frames: Array, sigma: list[float], radius: list[int]) -> Array:
 
 def _gaussian_minus_box(frames: Array, sigma: list[float], radius: list[int]) -> Array:
     smooth = _gaussian(frames, sigma, radius)
-    smooth -= backend.wing(frames).filters.box(frames, [2 * r + 1 for r in radius], BORDER)
+    with np.errstate(invalid="ignore"):  # the difference of infinities is NaN
+        smooth -= backend.wing(frames).filters.box(frames, [2 * r + 1 for r in radius], BORDER)
     return smooth
 
 

@@ -124,10 +124,13 @@ def test_constant_movies_have_neither_noise_nor_correlation(wing):
         assert_array_equal(backend.to_numpy(image), np.zeros((6, 7)))
 
 
-def test_nan_is_shown_where_the_filter_meets_it():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("background_filter", ["disk", "box"])
+def test_nan_is_shown_where_the_filter_meets_what_is_not_finite(bad, background_filter):
     movie = movie_of()
-    movie[5, 0, 0] = np.nan
-    for image in correlation_pnr(movie, 1, swap_dim=False):
+    movie[5, 0, 0] = bad
+    for image in correlation_pnr(movie, 1, swap_dim=False, background_filter=background_filter):
         assert np.isnan(image[:2, :2]).all()
         assert np.isfinite(image[4:]).all()
 
