@@ -1,7 +1,7 @@
 """The CUDA wing without a GPU: a strict stand-in for CuPy whose kernels run on the CPU.
 
-`install()` puts it in place of ``cupy`` and ``cupyx``; nothing may have imported those before. It is
-stricter than CuPy where CuPy is lenient, and never the other way: what runs here runs there.
+`install()` puts it in place of ``cupy`` and ``cupyx``, before anything uses those. It is stricter than CuPy
+where CuPy is lenient, and never the other way: what runs here runs there.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ def installed() -> bool:
 
 
 def install() -> None:
-    """Put the stand-in in place of ``cupy`` and ``cupyx``."""
+    """Put the stand-in in place of ``cupy`` and ``cupyx``; a real one without a GPU is forgotten."""
     if installed():
         return
-    if "cupy" in sys.modules:
-        raise RuntimeError("cupy is imported already; install the stand-in first")
+    if "gpucalcium.backend.cuda._launch" in sys.modules:
+        raise RuntimeError("the CUDA wing is in use already; install the stand-in first")
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] in ("cupy", "cupyx", "cupy_backends")
+    ]:
+        del sys.modules[name]
     from tests.emulator import compiler, cuda, functions, memory, scipy_parts, sparse
 
     top = functions.table() | {

@@ -361,7 +361,6 @@ def contents() -> dict[str, Any]:
         "Event": Event,
         "MemoryPointer": MemoryPointer,
         "MemoryPool": memory.MemoryPool,
-        "OutOfMemoryError": OutOfMemoryError,
         "PinnedMemoryPool": memory.PinnedMemoryPool,
         "Stream": Stream,
         "alloc": alloc,

@@ -22,7 +22,7 @@ from tests.emulator.array import (
     wrap,
 )
 
-_UFUNCS = """abs absolute add angle arccos arcsin arctan arctan2 bitwise_and bitwise_or bitwise_xor cbrt ceil conj
+_UFUNCS = """abs absolute add arccos arcsin arctan arctan2 bitwise_and bitwise_or bitwise_xor cbrt ceil conj
 conjugate copysign cos cosh deg2rad divide equal exp exp2 expm1 fabs floor floor_divide fmax fmin fmod greater
 greater_equal hypot invert isfinite isinf isnan ldexp left_shift less less_equal log log10 log1p log2 logical_and
 logical_not logical_or logical_xor maximum minimum mod multiply negative not_equal power rad2deg remainder
@@ -31,17 +31,19 @@ right_shift rint sign signbit sin sinh sqrt square subtract tan tanh true_divide
 # keywords, then the functions that take them (and no others)
 _GROUPS = {
     "out dtype casting": _UFUNCS,
-    "axis dtype out keepdims": "sum prod nansum nanprod mean",
-    "axis out keepdims": "max min amax amin nanmax nanmin all any",
-    "axis dtype out keepdims ddof": "std var nanstd nanvar nanmean",
-    "axis dtype out": "cumsum cumprod trace",
-    "axis dtype out keepdims dtype": "argmax argmin nanargmax nanargmin",
+    "axis dtype out keepdims": "sum prod nansum nanprod mean nanmean",
+    "axis out keepdims": "max min amax amin nanmax nanmin all any argmax argmin nanargmax nanargmin",
+    "axis dtype out keepdims ddof": "std var nanstd nanvar",
+    "axis dtype out": "cumsum cumprod",
+    "offset axis1 axis2 dtype out": "trace",
+    "deg": "angle",
     "axis out overwrite_input keepdims": "median nanmedian",
     "axis out overwrite_input method keepdims": "percentile quantile",
-    "axis": """concatenate stack sort argsort expand_dims squeeze roll flip count_nonzero
+    "axis out dtype casting": "concatenate stack",
+    "axis": """sort argsort expand_dims squeeze roll flip count_nonzero
         repeat delete append take_along_axis cross""",
     "axis kth": "partition argpartition",
-    "axis out mode": "take",
+    "axis out": "take",
     "axis n prepend append": "diff",
     "axis weights returned": "average",
     "a_min a_max out": "clip",
@@ -67,7 +69,7 @@ _GROUPS = {
     "rowvar bias ddof": "cov",
     "optimize": "einsum",
     "casting where": "copyto",
-    "": """argwhere atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to column_stack conj dstack fliplr
+    "": """argwhere atleast_1d atleast_2d atleast_3d broadcast_arrays broadcast_to column_stack dstack fliplr
         flipud flatnonzero hstack imag inner iscomplexobj isrealobj kron moveaxis nonzero
         ravel_multi_index real rollaxis split array_split tile unravel_index vdot vstack where""",
 }
@@ -273,7 +275,7 @@ def table() -> dict[str, Any]:
     )  # fmt: skip
     names |= {function.__name__: function for function in own}
     names |= {f"{make.__name__}_like": _like(make) for make in (empty, zeros, ones)}
-    return names | {"ndarray": ndarray, "asanyarray": asarray, "bool": np.bool_, "SCALARS": SCALARS} | {
+    return names | {"ndarray": ndarray, "asanyarray": asarray, "bool": np.bool_} | {
         "int_": np.int64,
         "float_": np.float64,
     }  # fmt: skip

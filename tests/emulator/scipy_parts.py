@@ -145,7 +145,7 @@ def rsqrt(x: ndarray) -> ndarray:
 
 def cupyx() -> dict[str, Any]:
     names = (empty_pinned, zeros_pinned, scatter_add, rsqrt)
-    return {function.__name__: function for function in names} | {"inf": math.inf}
+    return {function.__name__: function for function in names}
 
 
 __all__ = ["cupyx", "fft", "linalg", "ndimage", "scipy_fft", "scipy_linalg", "signal", "special"]
