@@ -15,6 +15,11 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     "filters.cu": {
         "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
     },
+    "greedy.cu": {
+        name: [()] for name in "seek list_box copy_trace weigh see blur take_out energy".split()
+    },
+    "hals.cu": {"sweep_traces": [()], "sweep_footprints": [()]},
+    "nnls.cu": {"lasso": [()], "nnls_l0": [()]},
     "oasis.cu": {
         "constrained_ar1": [("float32",), ("float64",)],
         "ar1": [("float32",), ("float64",)],
@@ -28,6 +33,9 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         },
         "climb": [(1,), (2,)],
         **{name: [()] for name in ("weigh", "mark_border", "add_power")},
+    },
+    "products.cu": {
+        name: [(pixel,) for pixel in (*PIXELS, "float64")] for name in ("project", "add_samples", "add_squares")
     },
     "spectrum.cu": {
         "collect": [(pixel,) for pixel in (*PIXELS, "float64")],

@@ -20,7 +20,7 @@ def running_percentile(traces: NDArray, q: NDArray[np.float64], window: int) -> 
     """Element int(window q / 100) (at most the last) of the sorted window around each sample; as `traces` (K, T).
 
     The window of sample t is t - window // 2 ... t + window - 1 - window // 2; beyond its ends a trace is
-    mirrored, the end sample repeated. 1 <= window <= T, q (K,) in 0..100, no NaN.
+    mirrored, the end sample repeated. 1 <= window <= T, q (K,) in 0..100, no NaN. traces float32.
     """
     result = np.empty_like(traces)
     padded = np.pad(traces, ((0, 0), (window // 2, window - 1 - window // 2)), mode="symmetric")
