@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from gpucalcium.errors import MemoryBudgetError, MovieShapeError
 from gpucalcium.movies import open_movie
 from gpucalcium.movies.source import Source
 
-Footprints = csc_matrix
+Footprints: TypeAlias = csc_matrix
 
 
 class PixelMovie:

@@ -63,7 +63,7 @@ def block_mean(dims: tuple[int, ...], blocks: int) -> tuple[sparse.csr_matrix, s
     if np.prod(grid) != blocks:
         raise ArrayShapeError(f"a ring model of {blocks} blocks does not fit an image of {dims}")
     places = np.indices(dims).reshape(len(dims), -1, order="F") // side
-    block = np.ravel_multi_index(tuple(places), grid, order="F")
+    block = np.atleast_1d(np.ravel_multi_index(tuple(places), grid, order="F"))
     pixels = np.arange(len(block))
     U = sparse.csr_matrix((np.ones(len(block)), (pixels, block)), shape=(len(block), blocks))
     D = sparse.csr_matrix(sparse.diags(1 / np.bincount(block, minlength=blocks)) @ U.T)

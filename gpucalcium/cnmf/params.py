@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from gpucalcium._files import replacing
 from gpucalcium.cnmf import params_convert as convert
 from gpucalcium.cnmf.params_derived import derive_all, sizes_key
 from gpucalcium.cnmf.params_group import ParameterGroup, nearest
 from gpucalcium.cnmf.params_table import GROUP_ALIASES, KEY_ALIASES, KEYWORDS, PRESETS, TABLE, groups_with
 from gpucalcium.errors import UnknownParameterError
+from gpucalcium.movies.files import written_whole
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -293,7 +293,7 @@ class CNMFParams:
 
     def to_jsonfile(self, targfn: str | Path) -> None:
         """Write `to_json` to a file."""
-        with replacing(targfn) as path:
+        with written_whole(Path(targfn)) as path:
             path.write_text(self.to_json(), encoding="utf-8")
 
     def change_params_from_json(self, jsonfn: str | Path, verbose: bool = False) -> CNMFParams:

@@ -122,6 +122,6 @@ def _take_over(estimates: EstimatesState, merged: tuple[Any, ...]) -> None:
     changes.update(zip(MERGED_FIELDS, values, strict=True), A=A, nr=nr, merged_ROIs=groups)
     if estimates.idx_components is not None:
         accepted = np.flatnonzero(np.isin(alone, estimates.idx_components))
-        changes["idx_components"] = np.concatenate([accepted, np.arange(len(alone), nr)])
-        changes["idx_components_bad"] = np.setdiff1d(np.arange(nr), changes["idx_components"])
+        accepted = np.concatenate([accepted, np.arange(len(alone), nr)])
+        changes.update(idx_components=accepted, idx_components_bad=np.setdiff1d(np.arange(nr), accepted))
     vars(estimates).update(changes)

@@ -17,12 +17,12 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from gpucalcium._files import replacing
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.params_convert import plain, revive, same
 from gpucalcium.cnmf.params_table import TABLE
 from gpucalcium.errors import MovieNotFoundError, NotSupportedError, ParameterError, ResultsFileError
+from gpucalcium.movies.files import written_whole
 
 if TYPE_CHECKING:
     from gpucalcium.cnmf.cnmf import CNMF
@@ -62,7 +62,11 @@ def save(cnmf: CNMF, filename: str | Path) -> None:
     path = Path(filename)
     if path.suffix != ".hdf5":
         raise ParameterError(f"results are saved as HDF5: {path.name!r} must end in '.hdf5'")
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    if not path.parent.is_dir():
+        raise MovieNotFoundError(
+            f"cannot write {path}: the folder {path.parent} does not exist; make it first"
+        )
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
         _write_all(file, {name: getattr(cnmf, name, None) for name in ROOT_FIELDS})
         _write_params(file.create_group("params"), cnmf.params)
         _write_estimates(file.create_group("estimates"), cnmf.estimates)
