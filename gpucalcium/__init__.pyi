@@ -1,4 +1,30 @@
 from . import backend as backend
 from . import errors as errors
+from . import simulate as simulate
+from .backend import limit as limit
+from .backend import use as use
+from .cnmf.cnmf import CNMF as CNMF
+from .cnmf.dff import detrend_df_f as detrend_df_f
+from .cnmf.estimates import Estimates as Estimates
+from .cnmf.params import CNMFParams as CNMFParams
+from .cnmf.storage import load_CNMF as load_CNMF
+from .deconvolution import constrained_foopsi as constrained_foopsi
+from .images import correlation_pnr as correlation_pnr
+from .images import local_correlations as local_correlations
+from .images import max_correlation_image as max_correlation_image
+from .images import mean_image as mean_image
+from .movies import concatenate as concatenate
+from .movies import get_file_size as get_file_size
+from .movies import load as load
+from .movies import load_memmap as load_memmap
+from .movies import load_movie_chain as load_movie_chain
+from .movies import movie as movie
+from .movies import open_movie as open_movie
+from .movies import save_memmap as save_memmap
+from .movies import save_memmap_each as save_memmap_each
+from .movies import save_memmap_join as save_memmap_join
+from .movies import timeseries as timeseries
+from .pipeline import run as run
+from .registration import MotionCorrect as MotionCorrect
 
 __version__: str
