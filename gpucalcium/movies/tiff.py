@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -33,6 +34,9 @@ def open_tiff(path: Path) -> Source:
     try:
         tiff = tifffile.TiffFile(path)
         series = tiff.series[0]
+        _check_directories(tiff, series)
+    except MovieFileError:
+        raise
     except (
         Exception
     ) as err:  # a broken TIFF makes tifffile fail in many ways, all of which mean the same here
@@ -55,6 +59,20 @@ def open_tiff(path: Path) -> Source:
         tiff.close()
         return RawSource(path, shape, stored, series.dataoffset)
     return PagesSource(path, shape, tiff, pages, series.keyframe)
+
+
+def _check_directories(tiff: tifffile.TiffFile, series: Any) -> None:
+    """Refuse a file whose chain of page directories leads beyond its end: frames would be missing unseen."""
+    if series.dataoffset is not None and series.kind in ("shaped", "imagej"):
+        return  # one directory says how many frames there are; whether the file is long enough is checked later
+    pages = len(tiff.pages)
+    tiff.filehandle.seek(tiff.pages.next_page_offset or 0)
+    (following,) = struct.unpack(tiff.tiff.offsetformat, tiff.filehandle.read(tiff.tiff.offsetsize))
+    if following:
+        raise MovieFileError(
+            f"{tiff.filehandle.path} is truncated: after {pages} pages its directory continues at byte {following}, "
+            f"where there is none; the file has {tiff.filehandle.size} bytes. Copy it again from where it was recorded"
+        )
 
 
 def _is_written_frame_by_frame(tiff: tifffile.TiffFile) -> bool:
