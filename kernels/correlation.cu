@@ -36,7 +36,8 @@ __global__ void add_products(const Pixel* __restrict__ frames, index_t n, index_
         partner_pilot[k] = pilot[partner[k]];
         products[k] = sums[(2 + k) * pixels + p];
     }
-#pragma unroll 4
+    constexpr int AHEAD = M > 8 ? 1 : 4;  // frames whose loads are under way at once, as registers allow
+#pragma unroll AHEAD
     for (index_t t = 0; t < n; ++t) {
         const Pixel* __restrict__ frame = frames + t * pixels;
         const double x = above(frame[p], own_pilot);

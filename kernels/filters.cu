@@ -15,15 +15,17 @@ __device__ __forceinline__ int border_index(int i, int n) {
     return at < n ? at : last - at;
 }
 
+constexpr int FRAMES = 8;  // a thread: what it looks up for a tap serves so many pixels
+
 // correlate<Pixel, BORDER>: out[t, p] = sum over k of weights[k] * frames[t, p + offsets[k]]
-//   launch   grid (ceil(pixels / blockDim.x), frames at a time), block of one dimension, no shared memory
-//   mapping  one thread per pixel, for every gridDim.y-th frame. Neighbouring threads read neighbouring pixels and
-//            share them through L1, which is the memory that tiles would be kept in
+//   launch   grid (ceil(pixels / blockDim.x), ceil(n / FRAMES)), block of one dimension, no shared memory
+//   mapping  one thread per pixel of FRAMES frames. Neighbouring threads read neighbouring pixels and share
+//            them through L1, which is the memory that tiles would be kept in
 //   arrays   frames [n, d0, d1, d2] Pixel, offsets [taps, 3] (per axis), weights [taps], read; out [n, d0, d1, d2] written
-//   needs    d0 * d1 * d2 < 2^31, taps >= 1, |offsets| <= reach per axis; out is not frames
+//   needs    1 <= n <= 65535 FRAMES, d0 * d1 * d2 < 2^31, taps >= 1, |offsets| <= reach per axis; out is not frames
 //   numbers  float32, in order of the taps; contraction to fused multiply-adds makes it differ from the twin by
 //            rounding: at most taps * 6e-8 * sum |weights| * max |frames|
-//   traffic  n * pixels * (sizeof(Pixel) + 4); taps * 4 bytes a pixel from L1
+//   traffic  n * pixels * (sizeof(Pixel) + 4) from DRAM; taps * sizeof(Pixel) a pixel from L1
 template <typename Pixel, int BORDER>
 __global__ void correlate(const Pixel* __restrict__ frames, index_t n, int d0, int d1, int d2,
                           const int* __restrict__ offsets, const float* __restrict__ weights, int taps,
@@ -34,21 +36,28 @@ __global__ void correlate(const Pixel* __restrict__ frames, index_t n, int d0, i
     const int i2 = p % d2, i1 = p / d2 % d1, i0 = p / d2 / d1;
     const bool inside = i0 >= reach0 && i0 < d0 - reach0 && i1 >= reach1 && i1 < d1 - reach1 && i2 >= reach2 &&
                         i2 < d2 - reach2;
-    for (index_t t = blockIdx.y; t < n; t += gridDim.y) {
-        const Pixel* __restrict__ frame = frames + t * pixels;
-        float sum = 0.0f;
-        for (int k = 0; k < taps; ++k) {
-            const int o0 = offsets[3 * k], o1 = offsets[3 * k + 1], o2 = offsets[3 * k + 2];
-            if (inside) {
-                sum += weights[k] * static_cast<float>(frame[p + (o0 * d1 + o1) * d2 + o2]);
-                continue;
-            }
-            const int j0 = border_index<BORDER>(i0 + o0, d0);
-            const int j1 = border_index<BORDER>(i1 + o1, d1);
-            const int j2 = border_index<BORDER>(i2 + o2, d2);
-            if (j0 >= 0 && j1 >= 0 && j2 >= 0)
-                sum += weights[k] * static_cast<float>(frame[(j0 * d1 + j1) * d2 + j2]);
-        }
-        out[t * pixels + p] = sum;
+    const index_t first = static_cast<index_t>(blockIdx.y) * FRAMES;
+    const Pixel* __restrict__ frame[FRAMES];
+    float sum[FRAMES];
+#pragma unroll
+    for (int f = 0; f < FRAMES; ++f) {
+        frame[f] = frames + (first + f < n ? first + f : n - 1) * pixels;  // beyond the end: the last, not stored
+        sum[f] = 0.0f;
     }
+    for (int k = 0; k < taps; ++k) {
+        int j0 = i0 + offsets[3 * k], j1 = i1 + offsets[3 * k + 1], j2 = i2 + offsets[3 * k + 2];
+        if (!inside) {
+            j0 = border_index<BORDER>(j0, d0);
+            j1 = border_index<BORDER>(j1, d1);
+            j2 = border_index<BORDER>(j2, d2);
+            if (j0 < 0 || j1 < 0 || j2 < 0) continue;  // zero
+        }
+        const int there = (j0 * d1 + j1) * d2 + j2;
+        const float weight = weights[k];
+#pragma unroll
+        for (int f = 0; f < FRAMES; ++f) sum[f] += weight * static_cast<float>(frame[f][there]);
+    }
+#pragma unroll
+    for (int f = 0; f < FRAMES; ++f)
+        if (first + f < n) out[(first + f) * pixels + p] = sum[f];
 }

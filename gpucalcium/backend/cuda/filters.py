@@ -12,7 +12,7 @@ from gpucalcium.backend import stencils
 from gpucalcium.backend.cuda._launch import kernel
 
 THREADS = 256
-FRAMES_AT_A_TIME = 64  # blocks along the frames: enough to fill a device even with small fields
+FRAMES = 8  # that a thread works on, as in the kernel
 
 _correlate = kernel("filters.cu", "correlate")
 
@@ -50,7 +50,7 @@ def _one_pass(frames: cp.ndarray, weights: NDArray[np.float64], border: str) -> 
     pixels = dims[0] * dims[1] * dims[2]
     _correlate(
         (frames.dtype, stencils.BORDERS.index(border)),
-        blocks=(-(-pixels // THREADS), min(len(frames), FRAMES_AT_A_TIME)),
+        blocks=(-(-pixels // THREADS), -(-len(frames) // FRAMES)),
         threads=THREADS,
         args=(
             frames,
