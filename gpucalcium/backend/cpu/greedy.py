@@ -68,15 +68,16 @@ def search(
     window : int
         As in `energy`.
     values : (d,) float32, written
-    seeds : (K,) int64, written
-        Pixel of each cell.
+    seeds : (K,) int64, read and written
+        Pixel of each cell; where it is not negative it is taken as given.
     shapes : (K, n) float32, written
         Footprints, in C order of the box of 2 half + 1 pixels; zero outside the field of view.
     traces : (K, T) float32, written
     """
     for k in range(len(seeds)):
-        seed = int(values.argmax())
-        seeds[k] = seed
+        if seeds[k] < 0:
+            seeds[k] = values.argmax()
+        seed = int(seeds[k])
         inside, pixels = _box(seed, dims, half)
         shape, trace = _fit(residual, pixels, filtered[seed], iterations)
         shapes[k, inside] = shape

@@ -55,7 +55,9 @@ def _descend(first, last, components, products, gram, penalty, tolerance, max_sw
         for e in range(first, last):
             curvature = gram[components[e], components[e]]
             if curvature <= 0 or penalty[e] == np.inf:
-                weights[e] = 0.0
+                if weights[e] != 0:
+                    weights[e] = 0.0
+                    optimal = False  # those before it have seen its old weight
                 continue
             slope = _slope(e, first, last, components, products, gram, weights) + penalty[e]
             if slope < -tolerance[e] or (weights[e] > 0 and slope > tolerance[e]):

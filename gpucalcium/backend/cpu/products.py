@@ -1,4 +1,4 @@
-"""Sums over a movie that an extraction needs: footprints x frames and frames x traces, on sparse supports.
+"""Sums over a movie that an extraction needs: footprints x frames and frames x traces, on sparse supports. Twin: backend/cuda/products.py.
 
 All sums are float64, carried in order of time (or of entry), so chunk size and thread count change no bit.
 """

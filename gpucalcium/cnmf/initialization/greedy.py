@@ -173,7 +173,7 @@ def _search(
     dims3, half3 = (*dims, *[1] * deep), (*half, *[0] * deep)
     kernel3 = backend.put(kernel.reshape(kernel.shape + (1,) * deep).astype(np.float32))
     values = backend.zeros(d, "float32")
-    seeds = backend.zeros(nr, "int64")
+    seeds = backend.put(np.full(nr, -1))
     shapes = backend.zeros((nr, int(np.prod([2 * h + 1 for h in half]))), "float32")
     traces = backend.zeros((nr, T), "float32")
     greedy = backend.wing(rest).greedy
