@@ -1,5 +1,6 @@
 """Correlation images against the double loop over pixels and neighbours, and against reference outputs."""
 
+import tracemalloc
 from itertools import product
 
 import h5py
@@ -209,6 +210,22 @@ def test_files_and_data_sets_are_read_like_arrays(tmp_path):
         assert_array_equal(local_correlations(last), expected)
         with backend.limit(chunk_frames=7):
             assert_array_equal(local_correlations(last), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])  # int32 is widened on the way
+def test_a_file_larger_than_the_budget_is_read_within_it(tmp_path, dtype):
+    movie = np.random.default_rng(0).integers(0, 4000, (600, 96, 64)).astype(dtype)
+    np.save(tmp_path / "movie.npy", movie)
+    expected = local_correlations(movie, swap_dim=False)
+    budget = movie.nbytes // 4
+    images = 30 * 8 * movie[0].size  # sums and their evaluation, whatever the length
+    with backend.limit(memory=budget):
+        tracemalloc.start()
+        got = local_correlations(tmp_path / "movie.npy")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert_array_equal(got, expected)
+    assert peak < budget + images
 
 
 def test_layout_and_byte_order_do_not_matter():
