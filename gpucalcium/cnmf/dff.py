@@ -109,21 +109,21 @@ def df_percentile(inputData: Array, axis: int | None = None) -> tuple[Array, Arr
     lead = rows.shape[:-1]
     samples = xp.ascontiguousarray(rows.reshape(-1, rows.shape[-1]).astype("float64"))
     if not samples.shape[1]:
-        raise ArrayShapeError(f"inputData of shape {np.shape(inputData)} holds no values along axis {axis}")
+        raise ArrayShapeError(f"inputData of shape {data.shape} holds no values along axis {axis}")
     q, value = (backend.to_numpy(x) for x in backend.wing(samples).quantile.mode_percentile(samples))
     return (q[0], value[0]) if axis is None else (q.reshape(lead), value.reshape(lead))
 
 
 def _fluorescence(A: Array, C: Array, YrA: Array | None) -> tuple[Array, NDArray[np.float64]]:
     """F = C (+ YrA) for footprints of unit norm, float32 on its device, and the norms that were taken out of A."""
-    shape = np.shape(C)
-    if len(shape) != 2 or np.ndim(A) != 2 or A.shape[1] != shape[0]:
-        raise ArrayShapeError(f"footprints {np.shape(A)} and traces {shape}: expected (d, K) and (K, T)")
-    if YrA is not None and np.shape(YrA) != shape:
-        raise ArrayShapeError(f"YrA has shape {np.shape(YrA)}, C {shape}: they must be the same")
     F = backend.put(C).astype("float32")
+    if F.ndim != 2 or A.ndim != 2 or A.shape[1] != len(F):
+        raise ArrayShapeError(f"footprints {A.shape} and traces {F.shape}: expected (d, K) and (K, T)")
     if YrA is not None:
-        F = F + arrays.xp(F).asarray(YrA)
+        residuals = arrays.xp(F).asarray(YrA)
+        if residuals.shape != F.shape:
+            raise ArrayShapeError(f"YrA has shape {residuals.shape}, C {F.shape}: they must be the same")
+        F = F + residuals
     norms = _column_norms(A)
     return (F * arrays.xp(F).asarray(norms)[:, None]).astype("float32"), norms
 

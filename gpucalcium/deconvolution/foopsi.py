@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
+from gpucalcium.deconvolution._signals import checked_traces, per_trace, shape_of
 from gpucalcium.deconvolution.noise import GetSn
-from gpucalcium.deconvolution.oasis import checked_traces, per_trace, solve_ar1, tame_decay
+from gpucalcium.deconvolution.oasis import solve_ar1, tame_decay
 from gpucalcium.deconvolution.time_constants import estimate_time_constant
 from gpucalcium.errors import ArrayShapeError, NotSupportedError, ParameterError
 
@@ -149,7 +150,7 @@ def _coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
 def _without_model(fluor: Array, traces: Array, noise: NDArray[np.float64]) -> Foopsi:
     xp, K = arrays.xp(traces), len(traces)
     c = xp.maximum(traces, 0).astype("float32")
-    if np.ndim(fluor) == 1:
+    if len(shape_of(fluor)) == 1:
         c = backend.like(fluor, c[0])
         return c, 0.0, 0.0, np.array(0), noise[0], c.copy(), None
     zeros = xp.zeros(K, "float64")
@@ -158,5 +159,5 @@ def _without_model(fluor: Array, traces: Array, noise: NDArray[np.float64]) -> F
 
 def _as_given(fluor: Array, *results: Array) -> Foopsi:
     """Results in the kind of array `fluor` is; without the axis of traces if it has none."""
-    single = np.ndim(fluor) == 1
+    single = len(shape_of(fluor)) == 1
     return tuple(backend.like(fluor, x[0] if single else x) for x in results)

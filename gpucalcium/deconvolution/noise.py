@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
+from gpucalcium.deconvolution._signals import shape_of
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies import open_movie
 
@@ -59,9 +60,9 @@ def get_noise_fft(
     n = sum(s.stop - s.start for s in samples)
     low, high = _band_bins(n, noise_range)
     _check_method(noise_method)
-    lead = tuple(np.shape(Y)[:-1])
+    lead = shape_of(Y)[:-1]
     rows = int(np.prod(lead))
-    flat = Y.reshape(rows, T)
+    flat = (Y if hasattr(Y, "reshape") else np.asarray(Y)).reshape(rows, T)
     tile = max(1, int(backend.budget() // (4 * n * (2 + WORKING_FACTOR))))
     levels, bands = [], []
     for at in range(0, max(rows, 1), tile):
@@ -227,7 +228,7 @@ def _welch_level(
 ) -> Array:
     _check_method(method)
     T = _length(traces)
-    lead = tuple(np.shape(traces)[:-1])
+    lead = shape_of(traces)[:-1]
     segment = min(WELCH_SEGMENT, T)
     f = np.arange(segment // 2 + 1) / segment
     low, high = noise_range
@@ -293,7 +294,7 @@ def _check_method(method: str) -> None:
 
 
 def _length(Y: Array) -> int:
-    shape = np.shape(Y)
+    shape = shape_of(Y)
     if not shape or shape[-1] == 0:
         raise ArrayShapeError(f"signals of shape {shape} have no samples: time is the last axis")
     return shape[-1]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.errors import ArrayShapeError, NotSupportedError, ParameterError
+from gpucalcium.deconvolution._signals import checked_traces, per_trace, shape_of
+from gpucalcium.errors import NotSupportedError, ParameterError
 
 LARGEST_DECAY = 0.999  # per frame: at 1 calcium would never leave and the baseline could not be told from it
 SCRATCH_PER_SAMPLE = 2 * (3 * 8 + 8) + 8  # bytes: two stacks of pools, and c and s
@@ -97,7 +98,7 @@ def constrained_oasisAR1(
         penalty=penalty,
         s_min=s_min,
     )
-    single = np.ndim(y) == 1
+    single = len(shape_of(y)) == 1
     return tuple(backend.like(y, x[0] if single else x) for x in (c, s, b, decay, lam))
 
 
@@ -135,7 +136,7 @@ def oasisAR1(
         backend.wing(traces).oasis.ar1(
             traces[rows], decay[rows], zero, penalty[rows], least[rows], c[rows], s[rows]
         )
-    single = np.ndim(y) == 1
+    single = len(shape_of(y)) == 1
     return backend.like(y, c[0] if single else c), backend.like(y, s[0] if single else s)
 
 
@@ -199,34 +200,6 @@ def _decimated_search(
     decay, theta = xp.asarray(g**k), xp.asarray(sn**2 / k * n)
     backend.wing(y).oasis.constrained_ar1(coarse, decay, theta, b, free_b, b_nonneg, steps, c, s, lam)
     lam *= xp.asarray((1 - g**k) / (1 - g))
-
-
-def checked_traces(y: Array) -> Array:
-    """`y` as (K, T) float32 or float64 on its device; ValueError naming traces that are not finite."""
-    shape = np.shape(y)
-    if len(shape) not in (1, 2) or shape[-1] == 0:
-        raise ArrayShapeError(f"traces have shape {shape}: give one trace (T,) or traces (K, T), T >= 1")
-    traces = backend.put(y).reshape(-1, shape[-1])
-    if traces.dtype not in (np.float32, np.float64):
-        traces = traces.astype(np.result_type(traces.dtype, np.float32))
-    finite = backend.to_numpy(arrays.xp(traces).isfinite(traces).all(axis=1))
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        raise ParameterError(
-            f"trace{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:8]))}{' ...' * (len(bad) > 8)} of {len(finite)}: "
-            "NaN or infinite samples; leave out or interpolate them first"
-        )
-    return traces
-
-
-def per_trace(value: float | Array, K: int, name: str) -> NDArray[np.float64]:
-    """`value` as one float64 a trace, on the host."""
-    host = np.asarray(backend.to_numpy(value), dtype=np.float64).reshape(-1)
-    if host.size not in (1, K):
-        raise ArrayShapeError(f"{name} has {host.size} values for {K} traces: give one, or one a trace")
-    if not np.isfinite(host).all():
-        raise ParameterError(f"{name} is NaN or infinite: {host[~np.isfinite(host)][:3]}")
-    return np.ascontiguousarray(np.broadcast_to(host, K))
 
 
 def tame_decay(g: NDArray[np.float64], *, given: bool) -> NDArray[np.float64]:

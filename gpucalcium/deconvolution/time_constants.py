@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.deconvolution._signals import shape_of
 from gpucalcium.deconvolution.noise import GetSn, axcov
 from gpucalcium.errors import ArrayShapeError, ParameterError
 
@@ -58,7 +59,7 @@ def estimate_time_constant(
     """
     if p < 1 or lags < 0:
         raise ParameterError(f"p={p}, lags={lags}: an autoregressive model has p >= 1, fitted on lags >= 0")
-    shape = np.shape(fluor)
+    shape = shape_of(fluor)
     if len(shape) not in (1, 2):
         raise ArrayShapeError(f"fluor has shape {shape}: give one trace (T,) or traces (K, T)")
     if shape[-1] <= lags + p:

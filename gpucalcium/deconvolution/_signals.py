@@ -1,0 +1,43 @@
+"""What goes in, checked: traces on their device, and numbers one a trace on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import Array, arrays
+from gpucalcium.errors import ArrayShapeError, ParameterError
+
+
+def shape_of(x: Array) -> tuple[int, ...]:
+    """Shape of an array of any kind, or of nested sequences."""
+    return tuple(x.shape) if hasattr(x, "shape") else np.shape(x)
+
+
+def checked_traces(y: Array) -> Array:
+    """`y` as (K, T) float32 or float64 on its device; ValueError naming traces that are not finite."""
+    shape = shape_of(y)
+    if len(shape) not in (1, 2) or shape[-1] == 0:
+        raise ArrayShapeError(f"traces have shape {shape}: give one trace (T,) or traces (K, T), T >= 1")
+    traces = backend.put(y).reshape(-1, shape[-1])
+    if traces.dtype not in (np.float32, np.float64):
+        traces = traces.astype(np.result_type(traces.dtype, np.float32))
+    finite = backend.to_numpy(arrays.xp(traces).isfinite(traces).all(axis=1))
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
+        raise ParameterError(
+            f"trace{'s' * (len(bad) > 1)} {', '.join(map(str, bad[:8]))}{' ...' * (len(bad) > 8)} of {len(finite)}: "
+            "NaN or infinite samples; leave out or interpolate them first"
+        )
+    return traces
+
+
+def per_trace(value: float | Array, K: int, name: str) -> NDArray[np.float64]:
+    """`value` as one float64 a trace, on the host."""
+    host = np.asarray(backend.to_numpy(value), dtype=np.float64).reshape(-1)
+    if host.size not in (1, K):
+        raise ArrayShapeError(f"{name} has {host.size} values for {K} traces: give one, or one a trace")
+    if not np.isfinite(host).all():
+        raise ParameterError(f"{name} is NaN or infinite: {host[~np.isfinite(host)][:3]}")
+    return np.ascontiguousarray(np.broadcast_to(host, K))
