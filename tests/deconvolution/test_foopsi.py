@@ -46,7 +46,7 @@ def test_known_calcium_and_spikes_come_back(wing, sn, least_c, least_s):
 
 def test_few_large_spikes_are_the_true_ones(wing):
     y, _, s_true = bernoulli((0.95,), 0.2)
-    c, bl, c1, _, sn, s, _ = hosted(constrained_foopsi(wing.put(y), g=[0.95], sn=0.2, p=1, s_min=0))
+    c, bl, c1, _, _, s, _ = hosted(constrained_foopsi(wing.put(y), g=[0.95], sn=0.2, p=1, s_min=0))
     c = c + c1[:, None] * 0.95 ** np.arange(1000)
     assert (((y.astype(float) - bl[:, None] - c) ** 2).sum(1) < 0.04 * 1000 * (1 + 1e-6)).all()
     found_all = 0
@@ -111,7 +111,7 @@ def test_kind_and_dtype_of_results(wing):
 
 def test_without_model_the_trace_is_cut_at_zero(wing):
     y = np.random.default_rng(1).normal(size=(2, 100)).astype(np.float32)
-    c, bl, c1, g, sn, sp, lam = hosted(constrained_foopsi(wing.put(y), p=0))
+    c, bl, c1, _, sn, sp, lam = hosted(constrained_foopsi(wing.put(y), p=0))
     assert_array_equal(c, np.maximum(y, 0))
     assert_array_equal(sp, c)
     assert not (bl.any() or c1.any() or lam.any())
@@ -122,7 +122,7 @@ def test_without_model_the_trace_is_cut_at_zero(wing):
 
 
 def test_initial_decay_is_taken_apart():
-    y, c_true, _ = bernoulli((0.95,), 0.1, K=1, T=400, rate=0)
+    y, *_ = bernoulli((0.95,), 0.1, K=1, T=400, rate=0)
     y = y + 5 * 0.95 ** np.arange(400, dtype=np.float32)
     c, _, c1, *_ = constrained_foopsi(y, g=[0.95], sn=0.1, p=1)
     assert c1[0] == pytest.approx(5, abs=0.3)
