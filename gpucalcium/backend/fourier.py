@@ -6,7 +6,7 @@ Everything here is made on the host, in float64, once for a shape.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -82,7 +82,12 @@ class SearchPlan:
 
     def moved(self, to: Callable[[NDArray], Any]) -> SearchPlan:
         """The same with `to` (``cupy.asarray``, say) applied to every array."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
         return SearchPlan(
-            **{k: tuple(map(to, v)) if isinstance(v, tuple) else to(v) for k, v in parts.items()}
+            to(self.rows),
+            to(self.monomials),
+            to(self.leading),
+            to(self.last),
+            tuple(map(to, self.leading_matrices)),
+            to(self.last_matrix),
+            to(self.lags),
         )

@@ -16,10 +16,11 @@ from gpucalcium.backend.cpu._threads import share
 from gpucalcium.backend.device import threads
 from gpucalcium.backend.stencils import compiled_dtype
 
-BATCH_BYTES = 4 << 20  # float32 frames and spectra of one batch stay in the last-level cache
+BATCH_BYTES = 1 << 19  # of float32 frames: these, their spectra and the products stay in a core's own cache
 BLOCK_BYTES = (
     16 << 20
 )  # float32 frames that one call should get, so that what it returns is still in the cache
+POWER_BYTES = 8 << 20  # float32 frames transformed at a time, shared among threads
 ADD_BLOCK = 1024  # pixels whose sums stay in L1 while the frames go by
 BICUBIC_A = -0.75  # OpenCV's cubic
 
@@ -96,13 +97,14 @@ def power(
     n, shape = len(frames), frames.shape[1:]
     frames = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False).reshape(n, -1)
     total = np.zeros((*shape[:-1], shape[-1] // 2 + 1))
-    batch = max(1, BATCH_BYTES // max(1, 4 * fill.size))
+    batch = max(threads(), POWER_BYTES // max(1, 4 * fill.size))
     missing = np.empty(batch, np.int32)
     for start in range(0, n, batch):
         part = frames[start : start + batch]
         ready = np.empty((len(part), fill.size), np.float32)
         _prepare(part, fill.reshape(-1), np.float32(offset), ready, missing)
-        tapered = ready.reshape(-1, *shape) * window
+        tapered = ready.reshape(-1, *shape)
+        tapered *= window
         spectra = scipy.fft.rfftn(tapered, axes=range(1, tapered.ndim), workers=threads()).reshape(
             len(part), -1
         )
@@ -266,24 +268,29 @@ def _argmax_last(x, matrix, best):
 
 @nb.njit(nogil=True, cache=True)
 def _add_power(spectra, total, first, last):
+    part = total[first:last]
     for t in range(spectra.shape[0]):
-        for k in range(first, last):
-            re, im = np.float64(spectra[t, k].real), np.float64(spectra[t, k].imag)
-            total[k] += re * re + im * im
+        values = spectra[t, first:last]
+        for k in range(len(values)):
+            re, im = np.float64(values[k].real), np.float64(values[k].imag)
+            part[k] += re * re + im * im
 
 
 # ---------------------------------------------------------------------------- applying it
 
 
 @nb.njit(nogil=True, cache=True)
-def _bicubic(fraction, weights):
-    a = BICUBIC_A
-    for i in range(4):
-        x = abs(fraction + 1.0 - i)
-        if x <= 1.0:
-            weights[i] = (a + 2.0) * x**3 - (a + 3.0) * x**2 + 1.0
-        else:
-            weights[i] = a * x**3 - 5.0 * a * x**2 + 8.0 * a * x - 4.0 * a
+def _cubic(x):
+    a, x = BICUBIC_A, abs(x)
+    if x <= 1.0:
+        return np.float32((a + 2.0) * x**3 - (a + 3.0) * x**2 + 1.0)
+    return np.float32(a * x**3 - 5.0 * a * x**2 + 8.0 * a * x - 4.0 * a)
+
+
+@nb.njit(nogil=True, cache=True)
+def _bicubic(fraction):
+    """Weights of the pixels at -1, 0, 1 and 2 for a sample at `fraction`, 0 to 1."""
+    return _cubic(fraction + 1.0), _cubic(fraction), _cubic(fraction - 1.0), _cubic(fraction - 2.0)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -305,33 +312,45 @@ def _warp_frames(frames, shifts, offset, border, out):
     n, d1, d2 = frames.shape
     low, high = np.empty(d2, np.float32), np.empty(d2, np.float32)
     row, line = np.empty(d2, np.float32), np.empty(d2 + 3, np.float32)
-    wr, wc = np.empty(4, np.float32), np.empty(4, np.float32)
     volume = out.reshape(n, 1, d1, d2)
     move = np.zeros(3, np.float32)
     for t in range(n):
         lowest, highest = _extremes(frames[t], low, high)
         r0, c0 = np.int64(np.floor(-shifts[t, 0])), np.int64(np.floor(-shifts[t, 1]))
-        _bicubic(-np.float64(shifts[t, 0]) - r0, wr)
-        _bicubic(-np.float64(shifts[t, 1]) - c0, wc)
-        whole = wc[1] == 1
+        wr, wc = _bicubic(-np.float64(shifts[t, 0]) - r0), _bicubic(-np.float64(shifts[t, 1]) - c0)
         for r in range(d1):
-            row[:] = 0
-            for i in range(4):
-                if wr[i] != 0:
-                    source, w = frames[t, _reflected(r + r0 - 1 + i, d1)], wr[i]
-                    for c in range(d2):
-                        row[c] += w * np.float32(source[c])
+            _mix_rows(frames[t], r + r0 - 1, wr, row)
             _take_line(row, c0 - 1, line)
-            for c in range(d2):
-                if whole:  # no weight may meet a NaN beside the pixel
-                    v = line[c + 1]
-                else:
-                    v = wc[0] * line[c] + wc[1] * line[c + 1] + wc[2] * line[c + 2] + wc[3] * line[c + 3]
-                v = lowest if v < lowest else v
-                out[t, r, c] = (highest if v > highest else v) - offset
+            _mix_columns(line, wc, lowest, highest, offset, out[t, r])
         move[1], move[2] = shifts[t, 0], shifts[t, 1]
         if border != 3:
             _mark(volume[t], move, border, lowest - offset)
+
+
+@nb.njit(nogil=True, cache=True)
+def _mix_rows(frame, first, weights, row):
+    """Weighted sum of four rows from `first` on; of one alone where the shift is whole, as 0 NaN is NaN."""
+    n = len(frame)
+    b = frame[_reflected(first + 1, n)]
+    if weights[1] == 1:
+        for c in range(len(row)):
+            row[c] = b[c]
+        return
+    a, d, e = frame[_reflected(first, n)], frame[_reflected(first + 2, n)], frame[_reflected(first + 3, n)]
+    w0, w1, w2, w3 = weights
+    for c in range(len(row)):
+        row[c] = w0 * np.float32(a[c]) + w1 * np.float32(b[c]) + w2 * np.float32(d[c]) + w3 * np.float32(e[c])
+
+
+@nb.njit(nogil=True, cache=True)
+def _mix_columns(line, weights, lowest, highest, offset, out):
+    """Weighted sum of four neighbours, or the one, as `_mix_rows`; clipped, minus offset."""
+    w0, w1, w2, w3 = weights
+    whole = w1 == 1
+    for c in range(len(out)):
+        v = line[c + 1] if whole else w0 * line[c] + w1 * line[c + 1] + w2 * line[c + 2] + w3 * line[c + 3]
+        v = lowest if v < lowest else v
+        out[c] = (highest if v > highest else v) - offset
 
 
 @nb.njit(nogil=True, cache=True)
@@ -341,8 +360,8 @@ def _take_line(row, start, line):
     first, last = min(max(-start, 0), length), max(min(n - start, length), 0)
     for c in range(first):
         line[c] = row[_reflected(start + c, n)]
-    for c in range(first, last):
-        line[c] = row[start + c]
+    if first < last:
+        line[first:last] = row[start + first : start + last]
     for c in range(max(first, last), length):
         line[c] = row[_reflected(start + c, n)]
 
@@ -396,19 +415,24 @@ def _mark(volume, move, border, lowest):
 def _add(frames, first, last, sums, counts):
     for start in range(first, last, ADD_BLOCK):
         stop = min(start + ADD_BLOCK, last)
+        total, count = sums[start:stop], counts[start:stop]
         for t in range(frames.shape[0]):
-            for p in range(start, stop):
-                v = np.float32(frames[t, p])
+            values = frames[t, start:stop]
+            for p in range(len(values)):
+                v = np.float32(values[p])
                 finite = abs(v) < np.float32(np.inf)
-                sums[p] += np.float64(v) if finite else 0.0
-                counts[p] += finite
+                total[p] += np.float64(v if finite else np.float32(0))
+                count[p] += np.int32(1) if finite else np.int32(0)
 
 
 @nb.njit(nogil=True, cache=True)
 def _add_squares(frames, mean, first, last, sums):
     for start in range(first, last, ADD_BLOCK):
         stop = min(start + ADD_BLOCK, last)
+        total, middle = sums[start:stop], mean[start:stop]
         for t in range(frames.shape[0]):
-            for p in range(start, stop):
-                v = np.float32(frames[t, p]) - mean[p]
-                sums[p] += np.float64(v) * np.float64(v) if abs(v) < np.float32(np.inf) else 0.0
+            values = frames[t, start:stop]
+            for p in range(len(values)):
+                v = np.float32(values[p]) - middle[p]
+                v = v if abs(v) < np.float32(np.inf) else np.float32(0)
+                total[p] += np.float64(v) * np.float64(v)
