@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 NONE = "NoneType"
 ROOT_FIELDS = ("dims", "dview", "mmap_file", "remove_very_bad_comps", "skip_refinement")
 """Attributes of a CNMF object, beside params and estimates, that a file holds."""
-NOT_SAVED = ("groups", "coordinates", "optional_outputs", "merged_ROIs", "OASISinstances")
+NOT_SAVED = ("groups", "coordinates", "optional_outputs", "merged_ROIs")
 """Estimates that are views for display or state of a running algorithm."""
+SAVED_AS_NONE = ("OASISinstances",)
+"""Estimates that only a running algorithm can make again."""
 SET_ON_USE = ("nr", "Cn", "F_dff_dec", "S_dff", "accepted_list", "rejected_list")
 """Estimates that CaImAn does not have until they are computed: not written while None."""
 CSR_FIELDS = ("W", "upscale_matrix")
@@ -182,7 +184,7 @@ def _stacked(g: Any) -> Any:
 def _write_estimates(group: h5py.Group, estimates: Estimates) -> None:
     for name, value in vars(estimates).items():
         if name not in NOT_SAVED and not (name in SET_ON_USE and value is None):
-            _write(group, name, value)
+            _write(group, name, None if name in SAVED_AS_NONE else value)
 
 
 def _write_params(group: h5py.Group, params: CNMFParams) -> None:
