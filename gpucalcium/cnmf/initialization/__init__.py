@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from gpucalcium.cnmf.initialization.greedy import find_cells, greedyROI, per_axi
 from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
+
+log = logging.getLogger(__name__)
 
 EPSILON = 2.0**-23
 DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
@@ -185,10 +188,10 @@ def _check_method(method: str, options_local: Any, center_psf: bool) -> None:
 
 
 def _time_last(Y: Any) -> PixelMovie:
-    if np.ndim(Y) not in (3, 4):
-        raise MovieShapeError(f"Y has shape {np.shape(Y)}: expected (d1, d2[, d3], T)")
-    xp = backend.array_module(Y)
-    return images_movie(xp.moveaxis(Y if backend.is_cupy(Y) else np.asarray(Y), -1, 0))
+    Y = Y if backend.is_cupy(Y) else np.asarray(Y)
+    if Y.ndim not in (3, 4):
+        raise MovieShapeError(f"Y has shape {Y.shape}: expected (d1, d2[, d3], T)")
+    return images_movie(backend.array_module(Y).moveaxis(Y, -1, 0))
 
 
 def _factor(given: float, name: str) -> int:
@@ -199,6 +202,8 @@ def _factor(given: float, name: str) -> int:
 
 def _brightness(movie: PixelMovie) -> NDArray[np.float64]:
     mean = np.nan_to_num(movie.mean())
+    if mean.mean() < 0:
+        log.warning("the movie is below zero on average, which no background can be: add a constant to it")
     image = mean.reshape(movie.dims) + np.median(mean) + EPSILON
     # a dark offset may bring the sum to zero or below, where division would turn the pixel over
     floor = EPSILON + 1e-3 * max(float(np.abs(mean).max(initial=0)), EPSILON)

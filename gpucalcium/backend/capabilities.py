@@ -1,0 +1,49 @@
+"""What each public operation can do, in one table: tests run every cell of it, the documentation prints it.
+
+An operation that cannot do something says so with `NotSupportedError`; the tests hold that, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability:
+    """Where and on what an operation works."""
+
+    cpu: bool = True
+    cuda: bool = True
+    planes: bool = True
+    """Movies (T, d1, d2), or traces if `movie` is False."""
+    volumes: bool = True
+    """Movies (T, d1, d2, d3)."""
+    streaming: bool = True
+    """Reads the movie in chunks: memory does not grow with the number of frames."""
+    movie: bool = True
+    """False: works on traces or footprints, where volumes and streaming mean nothing."""
+
+    def on(self, device: str) -> bool:
+        """Whether it works on 'cpu' or 'cuda'."""
+        return self.cuda if device == "cuda" else self.cpu
+
+
+CAPABILITIES: dict[str, Capability] = {
+    "images.local_correlations": Capability(),
+    "images.local_correlations_fft": Capability(),
+    "images.max_correlation_image": Capability(),
+    "images.mean_image": Capability(),
+    "images.correlation_pnr": Capability(),
+    "registration.register_rigid": Capability(),
+    "registration.MotionCorrect": Capability(),
+    "deconvolution.movie_noise": Capability(),
+    "deconvolution.get_noise_fft": Capability(movie=False),
+    "deconvolution.constrained_foopsi": Capability(movie=False),
+    "cnmf.dff.detrend_df_f": Capability(movie=False),
+    "cnmf.initialization.initialize_components": Capability(streaming=False),
+    "cnmf.spatial.update_spatial_components": Capability(),
+    "cnmf.temporal.update_temporal_components": Capability(),
+    "cnmf.merging.merge_components": Capability(movie=False),
+    "cnmf.cnmf.CNMF": Capability(streaming=False),
+    "cnmf.quality.evaluate": Capability(),
+}
