@@ -122,7 +122,7 @@ class _Columns:
 
     def __init__(self, matrix: Array) -> None:
         self._matrix = matrix
-        self.shape = (matrix.shape[1], matrix.shape[0])
+        self.shape: tuple[int, ...] = (matrix.shape[1], matrix.shape[0])
         self.dtype = np.dtype(matrix.dtype)
         self.name = "the pixels x time matrix"
         turned = matrix.T

@@ -23,7 +23,7 @@ def merge_components(
     C: NDArray,
     R: NDArray | None,
     f: Any,
-    S: NDArray,
+    S: NDArray | None,
     sn_pix: Any,
     temporal_params: Mapping[str, Any],
     spatial_params: Mapping[str, Any],
@@ -116,9 +116,8 @@ def merge_groups(
     empty = ~(np.nan_to_num(found.C).any(1) & np.array([shape.nnz > 0 for shape in shapes]))
     alone = np.setdiff1d(np.arange(K), np.concatenate(groups))
     new = found.at(~empty)
-    all_found = Deconvolved(
-        *(np.concatenate([mine[alone], theirs]) for mine, theirs in zip(old, new, strict=True))
-    )
+    fields = [np.concatenate([getattr(old, name)[alone], getattr(new, name)]) for name in Deconvolved._fields]
+    all_found = Deconvolved(*fields)
     kept_shapes = [shape for shape, gone in zip(shapes, empty, strict=True) if not gone]
     A_new = csc_matrix(hstack([A[:, alone], *kept_shapes]), dtype=np.float32)
     R_new = np.concatenate([R[alone], np.array(residuals, np.float32).reshape(-1, T)[~empty]])
@@ -140,7 +139,7 @@ def _found(C: NDArray, S: Any, bl: Any, c1: Any, sn: Any, g: Any, p: int) -> Dec
         mine if given is None else np.asarray(given, np.float64).reshape(K)
         for mine, given in ((out.bl, bl), (out.c1, c1), (out.sn, sn))
     )
-    g = out.g if g is None else np.array([np.ravel(row) for row in g], np.float64).reshape(K, -1)
+    g = out.g if g is None or not K else np.array([np.ravel(row) for row in g], np.float64)
     return Deconvolved(C, S, bl, c1, sn, _padded(g, p), out.lam)
 
 

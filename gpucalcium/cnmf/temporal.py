@@ -45,15 +45,13 @@ class Deconvolved(NamedTuple):
     @classmethod
     def none_yet(cls, K: int, T: int, p: int) -> Deconvolved:
         """Room for K components."""
-        return cls(
-            np.zeros((K, T), np.float32), np.zeros((K, T), np.float32), *(np.zeros(K) for _ in range(3)),
-            np.zeros((K, p)), np.full(K, np.nan),
-        )  # fmt: skip
+        C, S = np.zeros((K, T), np.float32), np.zeros((K, T), np.float32)
+        return cls(C, S, np.zeros(K), np.zeros(K), np.zeros(K), np.zeros((K, p)), np.full(K, np.nan))
 
     def write(self, rows: NDArray[np.int64], part: Deconvolved) -> None:
         """Put `part` in the place of some rows."""
-        for mine, theirs in zip(self, part, strict=True):
-            mine[rows] = theirs
+        for field in self._fields:
+            getattr(self, field)[rows] = getattr(part, field)
 
     def at(self, index: Any) -> Deconvolved:
         """Some of the components."""
@@ -253,7 +251,7 @@ class _Sweep:
         """The eleven results, without rows that are all zero."""
         K = self._K
         found = self.found or Deconvolved.none_yet(K, self.Cf.shape[1], p)
-        alive = np.nan_to_num(self.Cf).any(1)
+        alive: NDArray[np.bool_] = np.any(np.nan_to_num(self.Cf), axis=1)
         cells, rest = alive[:K], alive[K:]
         found = found.at(cells)
         f = self.Cf[K:][rest].astype(np.float32)

@@ -21,11 +21,13 @@ def gaussian_kernel(sigma, half):
 def planted(dims=(14, 11, 1), T=61, centres=((4, 3, 0), (8, 8, 0)), seed=0, noise=0.02):
     rng = np.random.default_rng(seed)
     grid = np.indices(dims)
-    cells = [np.exp(-sum((g - c) ** 2 for g, c in zip(grid, centre)) / 4.5) for centre in centres]
+    cells = [
+        np.exp(-sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True)) / 4.5) for centre in centres
+    ]
     traces = rng.random((len(cells), T)) ** 6 * np.array([[3.0], [2.0]])[: len(cells)]
-    movie = sum(np.multiply.outer(c, t) for c, t in zip(cells, traces)) + noise * rng.standard_normal(
-        (*dims, T)
-    )
+    movie = sum(
+        np.multiply.outer(c, t) for c, t in zip(cells, traces, strict=True)
+    ) + noise * rng.standard_normal((*dims, T))
     movie -= np.median(movie, -1, keepdims=True)
     return movie.reshape(-1, T).astype(np.float32), traces
 
@@ -79,7 +81,7 @@ def test_leaves_of_movie_and_filtered_movie_what_the_formulas_say(wing, dims, ha
     assert seeds[0] == first.argmax()
     expected = movie.astype(float).copy()
     offsets = np.indices([2 * h + 1 for h in half]).reshape(3, -1).T - half
-    for seed, shape, trace in zip(seeds, shapes, traces):
+    for seed, shape, trace in zip(seeds, shapes, traces, strict=True):
         at = np.array(np.unravel_index(seed, dims)) + offsets
         inside = ((at >= 0) & (at < dims)).all(1)
         assert (shape[~inside] == 0).all()
@@ -99,7 +101,7 @@ def test_finds_planted_cells(wing):
     movie, truth = planted()
     seeds, _, traces, *_ = search(wing, movie, dims, half, gaussian_kernel((1.5, 1.5, 1), half), 2)
     found = np.array(np.unravel_index(seeds, dims)).T
-    for centre, trace in zip([(4, 3, 0), (8, 8, 0)], truth):
+    for centre, trace in zip([(4, 3, 0), (8, 8, 0)], truth, strict=True):
         k = np.abs(found - centre).max(1).argmin()
         assert np.abs(found[k] - centre).max() <= 1
         assert np.corrcoef(traces[k], trace)[0, 1] > 0.95

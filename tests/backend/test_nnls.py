@@ -36,7 +36,7 @@ class Regressions:
         self.penalty = np.full(len(self.components), 2.0)
 
     def parts(self, weights):
-        return [weights[a:b] for a, b in zip(self.indptr, self.indptr[1:])]
+        return [weights[a:b] for a, b in zip(self.indptr, self.indptr[1:], strict=True)]
 
     def lasso(self, wing, penalty=None, tolerance=1e-9):
         penalty = self.penalty if penalty is None else penalty
@@ -63,7 +63,7 @@ class Regressions:
 
 def test_lasso_is_optimal(wing):
     r = Regressions()
-    for w, members, y in zip(r.parts(r.lasso(wing)), r.members, r.Y):
+    for w, members, y in zip(r.parts(r.lasso(wing)), r.members, r.Y, strict=True):
         X = r.X[members]
         slope = -X @ (y - w @ X) + 2.0
         assert (w >= 0).all()
@@ -73,7 +73,7 @@ def test_lasso_is_optimal(wing):
 
 def test_lasso_without_penalty_is_non_negative_least_squares(wing):
     r = Regressions(seed=4)
-    for w, members, y in zip(r.parts(r.lasso(wing, penalty=0 * r.penalty)), r.members, r.Y):
+    for w, members, y in zip(r.parts(r.lasso(wing, penalty=0 * r.penalty)), r.members, r.Y, strict=True):
         if len(members):
             assert_allclose(w, nnls(r.X[members].T, y)[0], atol=1e-6)
 
@@ -81,7 +81,7 @@ def test_lasso_without_penalty_is_non_negative_least_squares(wing):
 def test_lasso_by_brute_force(wing):
     """Of all subsets, the one whose exact solution has no negative weight and the lowest value."""
     r = Regressions(n=12, M=5, most=5, seed=6)
-    for w, members, y in zip(r.parts(r.lasso(wing)), r.members, r.Y):
+    for w, members, y in zip(r.parts(r.lasso(wing)), r.members, r.Y, strict=True):
         X = r.X[members]
         best, value = np.zeros(len(members)), 0.5 * y @ y
         for size in range(1, len(members) + 1):
@@ -100,7 +100,7 @@ def test_equal_regressors_still_fit(wing):
     r.gram = r.X @ r.X.T
     problem = np.repeat(np.arange(10), np.diff(r.indptr))
     r.products = (r.Y @ r.X.T)[problem, r.components]
-    for w, members, y in zip(r.parts(r.lasso(wing)), r.members, r.Y):
+    for w, members, y in zip(r.parts(r.lasso(wing)), r.members, r.Y, strict=True):
         slope = -r.X[members] @ (y - w @ r.X[members]) + 2.0
         assert (slope >= -1e-6).all()
 
@@ -116,7 +116,7 @@ def test_l0_keeps_the_smallest_set_that_explains(wing):
     """Brute force: no smaller subset reached by dropping one may stay within the bound; weights are refitted."""
     r = Regressions(n=25, M=6, most=6, seed=9)
     bound = 1.2 * r.noise**2 * r.T
-    for w, members, y in zip(r.parts(r.nnls_l0(wing, bound)), r.members, r.Y):
+    for w, members, y in zip(r.parts(r.nnls_l0(wing, bound)), r.members, r.Y, strict=True):
         X = r.X[members]
         full = nnls(X.T, y)[1] ** 2 if len(members) else y @ y
         if full > bound:
