@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 from pathlib import Path
 
@@ -57,16 +56,6 @@ def test_twins_have_the_same_functions(file):
         assert signature(here[name]) == signature(there[name]), name
         assert first_line(here[name]), f"{name} does not say what it does"
         assert first_line(here[name]) == first_line(there[name]), name
-
-
-@needs_both
-@pytest.mark.skipif(
-    importlib.util.find_spec("gpucalcium.backend.capabilities") is None, reason="no capability table"
-)
-def test_capability_table_lists_every_function():
-    table = importlib.import_module("gpucalcium.backend.capabilities").CAPABILITIES
-    there = {f"{file}.{name}" for file in files("cpu") for name in functions("cpu", file)}
-    assert there <= set(table)
 
 
 def test_a_wing_imports_only_what_is_used():
