@@ -51,7 +51,8 @@ class MotionCorrect:
         Temporal splits, one template each; None: ``max(T // num_frames_split, 1)``.
     num_splits_to_process_rig : int or None
         Make templates from this many splits only, drawn at random (`seed`). All frames are registered in the end.
-    strides, overlaps, splits_els, num_splits_to_process_els, upsample_factor_grid, max_deviation_rigid
+    strides, overlaps, splits_els, num_splits_to_process_els, upsample_factor_grid, max_deviation_rigid,
+    shifts_interpolate
         Of piecewise registration, which raises `NotSupportedError`.
     shifts_opencv : bool
         True: bicubic interpolation; False: shift by Fourier transform. Volumes always use the latter.
@@ -116,6 +117,7 @@ class MotionCorrect:
         is3D: bool = False,
         indices: Any = (slice(None, None, None), slice(None, None, None)),
         *,
+        shifts_interpolate: bool = False,
         seed: int = 0,
     ) -> None:
         self.fname = fname if isinstance(fname, list) else [fname]
@@ -128,6 +130,7 @@ class MotionCorrect:
             upsample_factor_grid,
         )
         self.max_deviation_rigid, self.pw_rigid = max_deviation_rigid, pw_rigid
+        self.shifts_interpolate = shifts_interpolate
         self.shifts_opencv, self.nonneg_movie, self.gSig_filt = shifts_opencv, nonneg_movie, gSig_filt
         self.use_cuda, self.border_nan, self.is3D = use_cuda, border_nan, is3D
         self.var_name_hdf5, self.indices = var_name_hdf5, indices
