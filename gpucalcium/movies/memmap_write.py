@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource
-from gpucalcium.errors import ArrayTypeError, MovieShapeError, ParameterError
+from gpucalcium.errors import ArrayTypeError, MovieFileError, MovieShapeError, ParameterError
 from gpucalcium.movies.chain import Chain, Selection
 from gpucalcium.movies.files import target, written_whole
 from gpucalcium.movies.memmap import VALUE, MapName, check_map
-from gpucalcium.movies.prepared import Prepared
+from gpucalcium.movies.npy import open_npy
+from gpucalcium.movies.prepared import Prepared, Shifted
 from gpucalcium.movies.sources import MovieLike, open_movie
 
 _SLAB = 64 << 20  # bytes that are transposed at a time: runs of a cache line or more on both sides
@@ -119,7 +120,8 @@ def save_memmap(
     Parameters
     ----------
     filenames : list of paths or arrays
-        Each is changed as the parameters say, on its own, in this order: selection, border, size, addition.
+        Each is changed as the parameters say, on its own, in this order: shifts, selection, border, size,
+        addition.
     base_name : str
         How the name begins; without a folder the file goes to that for temporary files (GPUCALCIUM_TEMP).
     resize_fact : (float, float, float)
@@ -132,8 +134,8 @@ def save_memmap(
         Frame after frame, for reading frames; or trace after trace, for reading pixels.
     var_name_hdf5 : str
         Data set in HDF5 files.
-    xy_shifts : optional
-        Not carried out here: correct the motion first.
+    xy_shifts : list of (T, 2) arrays, optional
+        Displacement of each frame of each movie in pixels, rows first; applied first, bicubic.
     is_3D : bool
         Demand movies of volumes, (T, d1, d2, d3).
     add_to_movie : float
@@ -159,13 +161,18 @@ def save_memmap(
         raise ArrayTypeError(f"input should be a list of filenames, not {type(filenames).__name__}")
     if len(filenames) > 1 and order == "F":
         raise ParameterError("You cannot merge files in F order, they must be in C order: use order='C'")
-    if xy_shifts is not None:
+    if xy_shifts is not None and len(filenames) == 1 and np.ndim(xy_shifts) == 2:
+        xy_shifts = [np.asarray(xy_shifts)]
+    if xy_shifts is not None and len(xy_shifts) != len(filenames):
         raise ParameterError(
-            "xy_shifts: shifts are applied by MotionCorrect.apply_shifts_movie; save what it returns"
+            f"xy_shifts has {len(xy_shifts)} arrays for {len(filenames)} movies: give one for each"
         )
     parts = []
-    for movie in filenames:
-        source = _selected(open_movie(movie, var_name_hdf5=var_name_hdf5), remove_init, idx_xy, slices)
+    for number, movie in enumerate(filenames):
+        source = open_movie(movie, var_name_hdf5=var_name_hdf5)
+        if xy_shifts is not None:
+            source = Shifted(source, xy_shifts[number])
+        source = _selected(source, remove_init, idx_xy, slices)
         if is_3D and len(source.shape) != 4:
             raise MovieShapeError(f"is_3D=True, but {getattr(source, 'name', 'the movie')} is {source.shape}")
         parts.append(Prepared(source, border=border_to_0, resize_fact=resize_fact, add=add_to_movie))
@@ -303,4 +310,19 @@ def load_memmap(filename: str | os.PathLike[str], mode: str = "r") -> tuple[np.m
         order = about.order
         yr = np.memmap(path, VALUE, mode, 0, (math.prod(about.dims), about.T), order)  # type: ignore[call-overload]
         return yr, about.dims, about.T
-    raise ParameterError(f"Unknown file extension {path.suffix!r} of {path}: expected .mmap")
+    if path.suffix == ".npy" and mode != "w+":
+        return _load_npy(path, mode)
+    raise ParameterError(f"Unknown file extension {path.suffix!r} of {path}: expected .mmap, or .npy to read")
+
+
+def _load_npy(path: Path, mode: Any) -> tuple[np.memmap, tuple[int, ...], int]:
+    about = MapName.parse(path)
+    open_npy(path)  # checks the file
+    yr = np.load(path, mmap_mode=mode)
+    shape = (math.prod(about.dims), about.T)
+    in_order = yr.flags.c_contiguous if about.order == "C" else yr.flags.f_contiguous
+    if yr.shape != shape or yr.dtype != VALUE or not in_order:
+        raise MovieFileError(
+            f"{path} is {yr.shape} {yr.dtype}; its name says {shape} float32 in order {about.order}"
+        )
+    return yr, about.dims, about.T

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource
-from gpucalcium.errors import ParameterError
+from gpucalcium.errors import MovieShapeError, ParameterError
 from gpucalcium.movies.resizing import AREA, resize, resized_length, weights
 from gpucalcium.movies.source import PIECE, Source
 
@@ -76,6 +76,34 @@ class Prepared(Source):
             if values.shape[axis] != self.shape[axis]:
                 values = resize(values, axis, self.shape[axis], AREA)
         return values
+
+
+class Shifted(Source):
+    """Frames displaced by known shifts, bicubic, reflecting at the edge; float32.
+
+    Parameters
+    ----------
+    source : FrameSource, (T, d1, d2)
+    shifts : (T, 2) array-like
+        Displacement applied to each frame, in pixels, rows first.
+    """
+
+    def __init__(self, source: FrameSource, shifts: ArrayLike) -> None:
+        super().__init__(source.shape, np.float32, getattr(source, "name", "the movie"))
+        self._source, self._shifts = source, np.ascontiguousarray(shifts, np.float32)
+        if len(self.shape) != 3 or self._shifts.shape != (len(self), 2):
+            raise MovieShapeError(
+                f"xy_shifts of shape {self._shifts.shape} for {self.name}, {self.shape}: images (T, d1, d2) and one "
+                "shift (rows, columns) for each frame are expected"
+            )
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        some = max(1, PIECE // self.frame_bytes)
+        for at in range(0, len(wanted), some):
+            part = slice(wanted[at], wanted[min(at + some, len(wanted)) - 1] + 1, wanted.step)
+            frames = self._source.read(part)
+            warp = backend.wing(frames).registration.warp
+            out[at : at + some] = warp(frames, self._shifts[part], 0.0, "reflect")
 
 
 def minimum(source: FrameSource) -> float:

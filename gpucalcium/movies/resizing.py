@@ -62,7 +62,7 @@ def weights(length: int, new: int, interpolation: int) -> sparse.csr_matrix:
         return _area(length, new)
     centres = (np.arange(new) + 0.5) * length / new - 0.5
     if interpolation == NEAREST:
-        return _gathered(np.floor(np.arange(new) * length / new)[:, None], np.ones((new, 1)), length)
+        return _gathered(np.floor(centres + 0.5)[:, None], np.ones((new, 1)), length)
     kernels = {LINEAR: (1, _linear), CUBIC: (2, _cubic), LANCZOS: (4, _lanczos)}
     if interpolation not in kernels:
         raise ParameterError(

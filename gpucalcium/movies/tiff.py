@@ -49,7 +49,7 @@ def open_tiff(path: Path) -> Source:
     if len(tiff.series) > 1:
         if _is_written_frame_by_frame(tiff):
             pages = [one[0] for one in tiff.series]
-            shape = (len(pages), *shape[1:])
+            shape = (len(pages), *(shape[1:] if shape[0] == 1 else shape))
         else:
             log.warning(
                 "%s: %d series of different images; the first is read: %s", path, len(tiff.series), shape
@@ -76,7 +76,7 @@ def _check_directories(tiff: tifffile.TiffFile, series: Any) -> None:
 
 
 def _is_written_frame_by_frame(tiff: tifffile.TiffFile) -> bool:
-    """Whether every image of the file is a series of one page, and all are alike."""
+    """Whether every page of the file is a series of its own, and all are alike."""
     first = tiff.series[0]
     return all(len(s) == 1 and s.shape == first.shape and s.dtype == first.dtype for s in tiff.series)
 

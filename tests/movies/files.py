@@ -49,6 +49,11 @@ def mmap(folder: Path, movie: np.ndarray, order: str, base: str = "film", tail: 
     return path
 
 
+def names(folder: Path) -> list[str]:
+    """Names of what is in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 WRITERS: dict[str, Callable[[Path, np.ndarray], Path]] = {
     "tif": lambda folder, movie: tiff(folder / "a.tif", movie),
     "bigtiff": lambda folder, movie: tiff(folder / "a.btf", movie, bigtiff=True),
