@@ -83,6 +83,12 @@ def test_shared_memory_beyond_what_a_block_gets_unasked(on_gpu, kernel):
     assert_array_equal(y.get(), np.arange(64)[::-1])
 
 
+def test_more_shared_memory_than_there_is_is_refused(on_gpu, kernel):
+    x, y = (on_gpu.put(np.arange(64, dtype=np.int32)) for _ in range(2))
+    with pytest.raises(KernelError, match=r"1048576 bytes of shared memory a block; this GPU has \d+"):
+        kernel("reverse")((), blocks=1, threads=64, args=(x, y), shared=1 << 20)
+
+
 @pytest.mark.parametrize("value", [1.0, 1, True, "1", None, np.zeros(3, "float32"), [1.0]], ids=repr)
 def test_anything_but_arrays_of_the_device_and_sized_scalars_is_refused(on_gpu, kernel, value):
     x = on_gpu.put(np.zeros(5, "float32"))

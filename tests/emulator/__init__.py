@@ -2,6 +2,18 @@
 
 `install()` puts it in place of ``cupy`` and ``cupyx``, before anything uses those. It is stricter than CuPy
 where CuPy is lenient, and never the other way: what runs here runs there.
+
+Environment variables
+---------------------
+GPUCALCIUM_EMULATOR_SEEDS
+    Orders of threads under which each launch is run, with equal results demanded; default 3, and 1 for launches
+    of more than 200,000 threads.
+GPUCALCIUM_EMULATOR_SANITIZE
+    1: kernels are compiled with AddressSanitizer and UBSan, which must be preloaded (``make sanitize``).
+GPUCALCIUM_EMULATOR_DEVICES
+    Emulated devices; default 1.
+GPUCALCIUM_EMULATOR_CACHE
+    Folder of compiled kernels; default ``.cache/emulator``.
 """
 
 from __future__ import annotations

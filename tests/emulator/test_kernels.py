@@ -26,6 +26,11 @@ sanitizing = os.environ.get("GPUCALCIUM_EMULATOR_SANITIZE") == "1"
 crashes = pytest.mark.skipif(sanitizing, reason="the sanitizers end the process")
 
 
+@pytest.fixture(autouse=True)
+def _three_seeds(monkeypatch):
+    monkeypatch.delenv("GPUCALCIUM_EMULATOR_SEEDS", raising=False)
+
+
 def get(name):
     module = cp.RawModule(code=TEXT, options=("-std=c++17",), name_expressions=KERNELS)
     return module.get_function(name)

@@ -27,7 +27,7 @@ class Kernel:
 
     def __init__(self, file: str, name: str) -> None:
         self.file, self.name = file, name
-        self._compiled: dict[tuple[int, str], Any] = {}
+        self._compiled: dict[tuple[int, tuple[Any, ...]], Any] = {}
 
     def __call__(
         self,
@@ -62,15 +62,14 @@ class Kernel:
             return
         function = self._function(template)
         if shared > STATIC_SHARED and function.max_dynamic_shared_size_bytes < shared:
-            function.max_dynamic_shared_size_bytes = shared
+            self._allow_shared(function, shared)
         function(grid, block, args, shared_mem=shared)
 
     def _function(self, template: tuple[Any, ...]) -> Any:
-        instance = expression(self.name, template)
-        key = cp.cuda.runtime.getDevice(), instance
+        key = cp.cuda.runtime.getDevice(), template
         function = self._compiled.get(key)
         if function is None:
-            function = self._compiled[key] = self._compile(instance)
+            function = self._compiled[key] = self._compile(expression(self.name, template))
         return function
 
     def _compile(self, instance: str) -> Any:
@@ -79,6 +78,13 @@ class Kernel:
             return module.get_function(instance)
         except cp.cuda.compiler.CompileException as err:
             raise KernelError(f"kernels/{self.file}: {instance} does not compile:\n{err}") from err
+
+    def _allow_shared(self, function: Any, shared: int) -> None:
+        try:
+            function.max_dynamic_shared_size_bytes = shared
+        except cp.cuda.driver.CUDADriverError as err:
+            most = cp.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+            raise self._refusal(f"{shared} bytes of shared memory a block; this GPU has {most}") from err
 
     def _check(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
         if not 0 < block[0] * block[1] * block[2] <= MAX_THREADS:
