@@ -6,7 +6,7 @@ back, and the rows of W weigh a pixel's ring of neighbours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +70,26 @@ def block_mean(dims: tuple[int, ...], blocks: int) -> tuple[sparse.csr_matrix, s
     return D, U
 
 
-def ring_operator(W: Any, dims: tuple[int, ...]) -> sparse.csr_matrix:
-    """U W D, (d, d): the weight of every pixel in the background of every other."""
-    D, U = block_mean(dims, W.shape[0])
-    return sparse.csr_matrix(U @ sparse.csr_matrix(W, dtype=np.float64) @ D)
+class Ring(NamedTuple):
+    """The ring model's operator U W D, which is applied factor by factor: as one matrix it would be huge."""
+
+    D: sparse.csr_matrix
+    W: sparse.csr_matrix
+    U: sparse.csr_matrix
+
+    @classmethod
+    def on(cls, W: Any, dims: tuple[int, ...]) -> Ring:
+        """The operator of weights `W` on images of size `dims`."""
+        D, U = block_mean(dims, W.shape[0])
+        return cls(D, sparse.csr_matrix(W, dtype=np.float64), U)
+
+    def of(self, images: NDArray[np.float64]) -> NDArray[np.float64]:
+        """U W D images, (d, ...)."""
+        return self.U @ (self.W @ (self.D @ images))
+
+    def seen_by(self, rows: Any) -> sparse.csr_matrix:
+        """rows U W D, (K, d) sparse, for sparse rows (K, d)."""
+        return sparse.csr_matrix(((rows @ self.U) @ self.W) @ self.D)
 
 
 def _offset(b0: NDArray, dims: tuple[int, ...]) -> NDArray[np.float64]:
@@ -88,14 +104,14 @@ def compute_background(estimates: EstimatesState, Yr: Any) -> NDArray[np.float32
         return np.asarray(estimates.b @ estimates.f, np.float32)
     W, b0, dims = _ring(estimates)
     movie = as_pixel_movie(Yr, dims, estimates.A.shape[0])
-    operator = ring_operator(W, dims)
+    ring = Ring.on(W, dims)
     offset = _offset(b0, dims)
-    fixed = offset - operator @ offset
+    fixed = offset - ring.of(offset)
     background = np.empty((movie.d, movie.T), np.float32)
     for start, frames in movie.frames(working=16 * movie.d):
         part = slice(start, start + len(frames))
         pixels = movie.in_fortran_order(np.asarray(backend.to_numpy(frames).T, np.float64))
-        background[:, part] = operator @ (pixels - estimates.A @ estimates.C[:, part]) + fixed[:, None]
+        background[:, part] = ring.of(pixels - estimates.A @ estimates.C[:, part]) + fixed[:, None]
     return background
 
 
@@ -117,7 +133,7 @@ def _ring(estimates: EstimatesState) -> tuple[Any, Any, tuple[int, ...]]:
 def residual_traces(estimates: EstimatesState, Yr: Any) -> NDArray[np.float32]:
     """What each footprint sees of Y - A C - B, (K, T); one pass over the movie.
 
-    With D = U W D and Q = A' - A' D, the ring model leaves A'(Y - A C - B) = Q (Y - A C - b0), so the background
+    With Q = A' - A' U W D the ring model leaves A'(Y - A C - B) = Q (Y - A C - b0), so the background
     itself is never formed.
     """
     A = sparse.csc_matrix(estimates.A, dtype=np.float64)
@@ -127,7 +143,7 @@ def residual_traces(estimates: EstimatesState, Yr: Any) -> NDArray[np.float32]:
         seen = movie.project(A) - (A.T @ A) @ estimates.C - (A.T @ estimates.b) @ estimates.f
     else:
         W, b0, dims = _ring(estimates)
-        Q = sparse.csr_matrix(A.T - A.T @ ring_operator(W, dims))
+        Q = sparse.csr_matrix(A.T - Ring.on(W, dims).seen_by(A.T))
         seen = (
             movie.project(sparse.csc_matrix(Q.T)) - (Q @ A) @ estimates.C - (Q @ _offset(b0, dims))[:, None]
         )

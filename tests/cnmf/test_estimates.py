@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, sparse
 
 from gpucalcium.cnmf import selection
-from gpucalcium.cnmf.background import block_mean, ring_operator
+from gpucalcium.cnmf.background import Ring, block_mean
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.errors import ArrayShapeError, MissingWeightsError, NotSupportedError, ParameterError
@@ -231,7 +231,12 @@ def test_block_means_equal_plain_loops(dims, side):
         assert repeated[at] == pytest.approx(expected[tuple(i // side for i in at)])
     with pytest.raises(ArrayShapeError, match="does not fit"):
         block_mean((6, 4), 7)
-    assert ring_operator(sparse.eye(int(np.prod(grid))), dims).shape == (image.size,) * 2
+    ring = Ring.on(sparse.random(len(expected.ravel()), len(expected.ravel()), 0.5, rng=1), dims)
+    matrix = (U @ ring.W @ D).toarray()
+    assert_allclose(ring.of(image.ravel()), matrix @ image.ravel())
+    assert_allclose(
+        ring.seen_by(sparse.csr_matrix(image.reshape(1, -1))).toarray(), image.reshape(1, -1) @ matrix
+    )
 
 
 # --- quality
