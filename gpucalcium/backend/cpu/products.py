@@ -1,6 +1,7 @@
-"""Sums over a movie that an extraction needs: footprints x frames and frames x traces, on sparse supports. Twin: backend/cuda/products.py.
+"""Sums over a movie that an extraction needs: footprints x frames and frames x traces, on sparse supports.
 
-All sums are float64, carried in order of time (or of entry), so chunk size and thread count change no bit.
+Twin: backend/cuda/products.py. All sums are float64, carried in order of time (or of entry), so chunk size and
+thread count change no bit.
 """
 
 from __future__ import annotations
