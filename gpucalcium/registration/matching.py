@@ -185,7 +185,7 @@ class Matcher:
         kernel = _cut(weighted, template.shape, band).astype(np.complex64)
         wing = backend.wing()
         shifts, peaks, _ = wing.registration.locate(
-            backend.put(fill[None]), backend.put(fill), 0.0, backend.put(kernel), bound
+            backend.put(fill[None]), backend.put(fill), 0.0, backend.put(kernel), _searched(bound, fill.shape)
         )
         bias, peak = backend.to_numpy(shifts)[0], float(backend.to_numpy(peaks)[0])
         if not peak > 0:
@@ -197,7 +197,11 @@ class Matcher:
         xp = backend.arrays.xp(frames)
         registration = backend.wing(frames).registration
         shifts, peaks, missing = registration.locate(
-            frames, xp.asarray(self.fill), self.offset, xp.asarray(self.kernel), self.bound
+            frames,
+            xp.asarray(self.fill),
+            self.offset,
+            xp.asarray(self.kernel),
+            _searched(self.bound, self.fill.shape),
         )
         most = xp.asarray(np.array(self.bound, np.float32))
         raw = xp.asarray(self.bias) - shifts
@@ -205,6 +209,11 @@ class Matcher:
         clamped = (abs(raw) > most).any(axis=1) & ~empty
         kept = xp.clip(raw, -most, most) * ~empty[:, None]
         return Located(kept + np.float32(0), peaks, missing, clamped, empty)  # + 0: no negative zeros
+
+
+def _searched(bound: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One pixel more than the bound where there is room: what lies beyond is then seen to lie beyond."""
+    return tuple(m + 1 if m and 2 * (m + 1) < n else m for m, n in zip(bound, shape, strict=True))
 
 
 def _weighted(
