@@ -103,7 +103,7 @@ def compute_background(estimates: EstimatesState, Yr: Any) -> NDArray[np.float32
     if not _has_ring(estimates):
         return np.asarray(estimates.b @ estimates.f, np.float32)
     W, b0, dims = _ring(estimates)
-    movie = as_pixel_movie(Yr, dims, estimates.A.shape[0])
+    movie = as_pixel_movie(Yr, dims, estimates.footprints().shape[0])
     ring = Ring.on(W, dims)
     offset = _offset(b0, dims)
     fixed = offset - ring.of(offset)
@@ -136,7 +136,7 @@ def residual_traces(estimates: EstimatesState, Yr: Any) -> NDArray[np.float32]:
     With Q = A' - A' U W D the ring model leaves A'(Y - A C - B) = Q (Y - A C - b0), so the background
     itself is never formed.
     """
-    A = sparse.csc_matrix(estimates.A, dtype=np.float64)
+    A = estimates.footprints().astype(np.float64)
     movie = as_pixel_movie(Yr, estimates.dims, A.shape[0])
     squares = np.asarray(A.power(2).sum(axis=0)).ravel() + EPSILON
     if not _has_ring(estimates):

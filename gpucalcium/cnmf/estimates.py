@@ -298,7 +298,7 @@ class Estimates(EstimatesState):
         """
         if self.dims is None:
             raise ParameterError("thresholding footprints needs estimates.dims, the image size")
-        self.A_thr = threshold_components(self.A, self.dims, thr_method="max", maxthr=maxthr)
+        self.A_thr = threshold_components(self.footprints(), self.dims, thr_method="max", maxthr=maxthr)
         return self
 
     def remove_small_large_neurons(
@@ -460,11 +460,12 @@ class Estimates(EstimatesState):
         """
         from gpucalcium import plotting
 
+        A = self.footprints()
         dims = self.image_size(img[None] if img is not None else None)
-        image = np.asarray(self.A.mean(axis=1)).reshape(dims, order="F") if img is None else img
+        image = np.asarray(A.mean(axis=1)).reshape(dims, order="F") if img is None else img
         return plotting.field_figure(
             image,
-            self.A,
+            A,
             accepted=idx,
             thr=thr,
             thr_method=thr_method,

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from gpucalcium.cnmf import selection
 from gpucalcium.errors import ParameterError
@@ -88,13 +89,27 @@ class EstimatesState:
         accepted = "" if self.idx_components is None else f", {len(self.idx_components)} accepted"
         return f"<Estimates: {size}{frames}{accepted}>"
 
+    def footprints(self) -> sparse.csc_matrix:
+        """A as a sparse matrix; ParameterError if it is not there."""
+        if self.A is None:
+            raise ParameterError("there are no components: fit a movie first, or give the footprints A")
+        return sparse.csc_matrix(self.A)
+
+    def count(self) -> int:
+        """Number of components; ParameterError if there are no footprints at all."""
+        return int(self.footprints().shape[1])
+
     def trace_residuals(self) -> NDArray[Any]:
+        """What the noisy traces have beside C, (K, T); ParameterError if it is not there."""
+        if self.C is None:
+            raise ParameterError("there are no traces C: fit a movie first")
         residuals = self.R if self.YrA is None else self.YrA
         if residuals is None:
             raise ParameterError("there are no residual traces (YrA): call compute_residuals(movie) first")
         return residuals
 
     def image_size(self, imgs: Any) -> tuple[int, ...]:
+        """`dims`, else the image size of a movie; ParameterError if neither tells."""
         if self.dims is not None:
             return tuple(self.dims)
         if getattr(imgs, "shape", None) is None:
@@ -102,13 +117,14 @@ class EstimatesState:
         return tuple(imgs.shape[1:])
 
     def thresholded(self) -> Any:
+        """A_thr; ParameterError if it is not there."""
         if self.A_thr is None:
             raise ParameterError("A_thr is not set: call threshold_spatial_components() first")
         return self.A_thr
 
     def assigned(self, select_mode: str) -> NDArray[np.intp]:
         """Components that a selection mode leaves to choose from."""
-        everything = np.arange(self.A.shape[1])
+        everything = np.arange(self.count())
         lists = {"All": (), "Accepted": ("accepted_list",), "Rejected": ("rejected_list",)}
         lists["Unassigned"] = ("accepted_list", "rejected_list")
         if select_mode not in lists:
@@ -122,12 +138,14 @@ class EstimatesState:
         return np.setdiff1d(everything, listed) if select_mode == "Unassigned" else np.unique(listed)
 
     def accept(self, chosen: NDArray[np.intp], narrow: bool) -> None:
+        """Accept components and reject all others; with `narrow` only those that were accepted so far."""
         if narrow and self.idx_components is not None:
             chosen = np.intersect1d(chosen, self.idx_components)
         self.idx_components = chosen
-        self.idx_components_bad = np.setdiff1d(np.arange(self.A.shape[1]), chosen)
+        self.idx_components_bad = np.setdiff1d(np.arange(self.count()), chosen)
 
     def keep(self, fitting: NDArray[np.intp], select_comp: bool) -> NDArray[np.intp]:
+        """Narrow what is accepted to `fitting`, set the rest aside if asked to, and return what is kept."""
         self.accept(fitting, narrow=True)
         kept = self.idx_components
         if select_comp:

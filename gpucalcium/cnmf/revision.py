@@ -88,7 +88,7 @@ def merge_by_hand(estimates: EstimatesState, components: Sequence[Sequence[int]]
     groups = [np.asarray(group, np.int64) for group in components]
     if not groups:
         return
-    selection.as_indices(np.concatenate(groups), estimates.A.shape[1])
+    selection.as_indices(np.concatenate(groups), estimates.count())
     alone = [group.tolist() for group in groups if len(group) < 2]
     if alone:
         raise ParameterError(f"{alone[0]} is not a group: give two components or more to merge")
@@ -112,7 +112,7 @@ def _take_over(estimates: EstimatesState, merged: tuple[Any, ...]) -> None:
     A, C, nr, groups, S, bl, c1, sn, g, _, R = merged
     if not len(groups):
         return
-    alone = np.setdiff1d(np.arange(estimates.A.shape[1]), np.concatenate(groups))
+    alone = np.setdiff1d(np.arange(estimates.count()), np.concatenate(groups))
     survivors = type(estimates)()
     vars(survivors).update(selection.take(estimates, alone))
     new = type(estimates)(A=A[:, len(alone) :])

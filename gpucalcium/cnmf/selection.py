@@ -98,7 +98,7 @@ def as_indices(chosen: Any, count: int) -> NDArray[np.intp]:
 
 def take(estimates: EstimatesState, chosen: NDArray[np.intp]) -> dict[str, Any]:
     """The attributes of the chosen components, by name; attributes that are None or of other length are left out."""
-    count = estimates.A.shape[1]
+    count = estimates.count()
     part: dict[str, Any] = {}
     for name in COLUMN_FIELDS:
         if _belongs(value := getattr(estimates, name), name, count):
@@ -129,7 +129,7 @@ def append(first: EstimatesState, second: EstimatesState) -> dict[str, Any]:
     What only `first` knows (computed after `second` was set aside) is NaN for `second`; what only `second` knows
     is dropped.
     """
-    counts = first.A.shape[1], second.A.shape[1]
+    counts = first.count(), second.count()
     joined: dict[str, Any] = {}
     for name in (*COLUMN_FIELDS, *ROW_FIELDS, *ENTRY_FIELDS):
         one, two = getattr(first, name), getattr(second, name)
@@ -156,7 +156,7 @@ def _unknown(like: NDArray[Any], count: int) -> NDArray[Any]:
 
 def select(estimates: EstimatesState, chosen: Sequence[int] | NDArray[Any], save_discarded: bool) -> None:
     """Keep the chosen components, in the order given; set the others aside in `discarded_components`."""
-    count = estimates.A.shape[1]
+    count = estimates.count()
     kept = as_indices(chosen, count)
     others = np.setdiff1d(np.arange(count), kept)
     changes = take(estimates, kept)
@@ -165,7 +165,7 @@ def select(estimates: EstimatesState, chosen: Sequence[int] | NDArray[Any], save
         vars(aside).update(take(estimates, others), nr=len(others))
         if estimates.discarded_components is not None:
             earlier = estimates.discarded_components
-            vars(aside).update(append(earlier, aside), nr=earlier.A.shape[1] + len(others))
+            vars(aside).update(append(earlier, aside), nr=earlier.count() + len(others))
         changes["discarded_components"] = aside
     changes.update(nr=len(kept), idx_components=None, idx_components_bad=None)
     vars(estimates).update(changes)
@@ -177,6 +177,6 @@ def restore(estimates: EstimatesState) -> None:
     if aside is None:
         return
     changes = append(estimates, aside)
-    changes.update(nr=estimates.A.shape[1] + aside.A.shape[1], discarded_components=None)
+    changes.update(nr=estimates.count() + aside.count(), discarded_components=None)
     changes.update(idx_components=None, idx_components_bad=None)
     vars(estimates).update(changes)

@@ -480,6 +480,26 @@ def test_residual_traces_are_needed(params):
         est.evaluate_components(np.zeros((40, 6, 7)), params)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda est, params: est.evaluate_components(np.zeros((4, 3, 3)), params),
+        lambda est, params: est.filter_components(np.zeros((4, 3, 3)), params),
+        lambda est, params: est.deconvolve(params),
+        lambda est, params: est.detrend_df_f(),
+        lambda est, params: est.select_components([0]),
+        lambda est, params: est.manual_merge([[0, 1]], params),
+        lambda est, params: est.merge_components(None, params),
+        lambda est, params: est.compute_residuals(np.zeros((4, 3, 3))),
+        lambda est, params: est.threshold_spatial_components(),
+        lambda est, params: est.plot_contours(),
+    ],
+)
+def test_without_components_every_method_says_so(call, params):
+    with pytest.raises(ParameterError, match="there are no (components|traces)"):
+        call(Estimates(dims=(3, 3)), params)
+
+
 def test_relative_fluorescence_of_a_known_step():
     """F0 of 50 with a transient of 25: dF/F 0.5, whatever the scale of the footprints."""
     T = 200
