@@ -496,7 +496,7 @@ def test_residual_traces_are_needed(params):
     ],
 )
 def test_without_components_every_method_says_so(call, params):
-    with pytest.raises(ParameterError, match="there are no (components|traces)"):
+    with pytest.raises(ParameterError, match=r"there are no (components|traces)"):
         call(Estimates(dims=(3, 3)), params)
 
 
