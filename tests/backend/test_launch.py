@@ -107,6 +107,20 @@ def test_an_array_with_strides_is_refused(on_gpu, kernel):
     assert_array_equal(x.get().sum(axis=1), [0, 0, 5, 5, 0, 0])
 
 
+def test_each_device_has_its_own_kernel_and_arrays(kernel):
+    import cupy as cp
+
+    if cp.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("one GPU only")
+    fill, x = kernel("fill"), cp.zeros(5, "float32")
+    with cp.cuda.Device(1):
+        y = cp.zeros(5, "float32")
+        fill((), blocks=1, threads=32, args=(y, np.int32(5), np.float32(1)))
+        with pytest.raises(KernelError, match="argument 0 is on device 0, but the current device is 1"):
+            fill((), blocks=1, threads=32, args=(x, np.int32(5), np.float32(1)))
+    assert (y.device.id, y.get().sum(), len(fill._compiled)) == (1, 5, 1)
+
+
 @pytest.mark.parametrize(
     ("blocks", "threads"), [(1, 1025), (1, 0), ((1, 70000), 32), (-1, 32), (1, (32, 33))]
 )

@@ -11,7 +11,7 @@ GPUCALCIUM_EMULATOR_SEEDS
 GPUCALCIUM_EMULATOR_SANITIZE
     1: kernels are compiled with AddressSanitizer and UBSan, which must be preloaded (``make sanitize``).
 GPUCALCIUM_EMULATOR_DEVICES
-    Emulated devices; default 1.
+    Emulated devices; default 2.
 GPUCALCIUM_EMULATOR_CACHE
     Folder of compiled kernels; default ``.cache/emulator``.
 """

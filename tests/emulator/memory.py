@@ -12,7 +12,7 @@ import numpy as np
 GUARD = 256  # bytes on each side of an allocation that nobody may write
 UNIT = 512  # bytes: CuPy rounds allocations up to this, and aligns them so
 POISON = 0xCC  # what fresh memory holds
-DEVICE_COUNT = int(os.environ.get("GPUCALCIUM_EMULATOR_DEVICES", "1"))
+DEVICE_COUNT = int(os.environ.get("GPUCALCIUM_EMULATOR_DEVICES", "2"))
 DEVICE_MEMORY = 8 << 30  # bytes that each emulated device claims to have
 
 
