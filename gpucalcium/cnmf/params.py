@@ -226,7 +226,10 @@ class CNMFParams:
         if unknown and set_if_not_exists:
             target.canonical(unknown[0])
         for key in unknown:
-            _warn(f"group {target.name!r} has no parameter {key!r}{nearest(key, target)}; it is left out")
+            _warn(
+                f"group {target.name!r} has no parameter {key!r}{nearest(key, target)}; it is left out",
+                level=3,
+            )
         values = {key: value for key, value in val_dict.items() if key in target}
         if verbose:
             _report({target.name: values}, self)
@@ -397,5 +400,6 @@ def _report(changes: Mapping[str, Mapping[str, Any]], params: CNMFParams) -> Non
             log.info("%s.%s: %r -> %r", name, key, params.groups[name][key], value)
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=4)
+def _warn(text: str, level: int = 4) -> None:
+    """Warn at the line that called the public method, `level` calls up."""
+    warnings.warn(text, stacklevel=level)

@@ -134,7 +134,7 @@ def _cell_size(groups: Groups) -> None:
     if rf is not None and min(_axes(rf, 2)) <= init["gSiz"][0]:
         warnings.warn(
             f"patch.rf={rf} is not larger than init.gSiz={init['gSiz']}: patches hardly hold one cell; use a larger rf",
-            stacklevel=4,
+            stacklevel=5,  # the line that made or changed the parameters
         )
 
 

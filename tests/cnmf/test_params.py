@@ -133,8 +133,9 @@ def test_no_new_components_if_none_may_be_added():
 
 
 def test_small_patches_are_warned_of():
-    with pytest.warns(UserWarning, match="use a larger rf"):
+    with pytest.warns(UserWarning, match="use a larger rf") as warned:
         CNMFParams(rf=8, gSig=(5, 5))
+    assert warned[0].filename == __file__
 
 
 def test_files_give_dims_and_splits(tmp_path):
@@ -212,8 +213,9 @@ def test_background_number_of_other_groups_is_ignored():
 )
 def test_unknown_names_are_warned_of_and_left_out(changes, text, recwarn):
     before = CNMFParams()
-    with pytest.warns(UserWarning, match=text):
+    with pytest.warns(UserWarning, match=text) as warned:
         assert CNMFParams().change_params(changes) == before
+    assert warned[0].filename == __file__
     recwarn.clear()
     assert CNMFParams().change_params(changes, warn_unused=False) == before
     assert not recwarn.list
@@ -240,8 +242,9 @@ def test_get_and_set_name_the_nearest():
         assert isinstance(error.value, UnknownParameterError)
     with pytest.raises(KeyError, match="did you mean 'gSig'"):
         params.get("init", "gsig")
-    with pytest.warns(UserWarning, match="did you mean 'gSig'"):
+    with pytest.warns(UserWarning, match="did you mean 'gSig'") as warned:
         params.set("init", {"gsig": 3, "K": 4})
+    assert warned[0].filename == __file__
     assert params.init["K"] == 4
 
 
