@@ -23,7 +23,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 def pytest_report_header() -> str:
     return f"wings: {', '.join(wing_names())}" + (
-        "" if len(wing_names()) > 1 else " (no GPU, no g++ to emulate one)"
+        "" if len(wing_names()) > 1 else " (no GPU, and no Linux with g++ to emulate one)"
     )
 
 
@@ -46,7 +46,7 @@ def on_gpu(_on_the_cpu: None) -> Iterator[Wing]:
     """The CUDA wing, real or emulated, its device the active one."""
     gpu = [wing for wing in wings_present() if wing.device == "cuda"]
     if not gpu:
-        pytest.skip("no GPU, and no g++ to emulate one")
+        pytest.skip("no GPU, and no Linux with g++ to emulate one")
     with gpu[0].chosen() as chosen:
         yield chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ def wing_names() -> tuple[str, ...]:
     """Wings that can run here."""
     if gpu_present():
         return ("cpu", "cuda")
-    return ("cpu", "emulated") if shutil.which("g++") else ("cpu",)
+    can_emulate = sys.platform == "linux" and shutil.which("g++")
+    return ("cpu", "emulated") if can_emulate else ("cpu",)
 
 
 def wings_present() -> list[Wing]:
