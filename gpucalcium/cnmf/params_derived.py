@@ -18,6 +18,7 @@ from scipy.special import log_ndtr
 import gpucalcium
 from gpucalcium.cnmf.params_group import ParameterGroup
 from gpucalcium.errors import ParameterError
+from gpucalcium.movies import get_file_size
 
 LEAST_FRAMES_A_SPLIT = 10
 
@@ -84,8 +85,6 @@ def _files(groups: Groups, known_sizes: dict[Any, tuple[tuple[int, ...], int | N
 
 
 def _read_sizes(files: list[str], var_name_hdf5: str) -> tuple[tuple[int, ...], int]:
-    from gpucalcium.movies import get_file_size
-
     dims, frames = get_file_size(files, var_name_hdf5=var_name_hdf5)
     return tuple(int(n) for n in dims), int(np.atleast_1d(frames)[0])
 
