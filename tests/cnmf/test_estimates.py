@@ -525,6 +525,17 @@ def test_contours_are_drawn_without_a_display():
     assert est.plot_contours(img=np.random.default_rng(0).random((12, 12))).axes
 
 
+def test_every_documented_attribute_is_there_and_nothing_is_known_yet():
+    names = (
+        "A b C f R W b0 YrA S sn g bl c1 neurons_sn lam center merged_ROIs coordinates F_dff idx_components "
+        "idx_components_bad SNR_comp r_values cnn_preds ecc dims A_thr discarded_components noisyC C_on Ab Cf "
+        "OASISinstances CY CC Ab_dense Yr_buf mn vr ind_new rho_buf AtA AtY_buf sv groups nr Cn optional_outputs "
+        "F_dff_dec S_dff accepted_list rejected_list"
+    ).split()
+    assert vars(Estimates()) == {**dict.fromkeys(names), "shifts": []}
+    assert Estimates(dims=np.array([3, 4])).dims == (3, 4)
+
+
 def test_repr_says_how_much_there_is():
     assert repr(Estimates()) == "<Estimates: no components>"
     assert repr(scene()) == "<Estimates: 5 components, 40 frames, 2 accepted>"
