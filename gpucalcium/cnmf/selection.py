@@ -145,7 +145,7 @@ def append(first: EstimatesState, second: EstimatesState) -> dict[str, Any]:
     for name in INDEX_FIELDS:
         if getattr(first, name) is not None:
             other = getattr(second, name)
-            moved = [] if other is None else np.asarray(other, dtype=np.intp) + counts[0]
+            moved = np.asarray([] if other is None else other, dtype=np.intp) + counts[0]
             joined[name] = np.concatenate([getattr(first, name), moved]).astype(np.intp)
     return joined
 
