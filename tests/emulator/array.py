@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,21 @@ import numpy as np
 from tests.emulator import cuda
 from tests.emulator.memory import AdoptedMemory, Memory, is_pinned
 
+WING = str(Path(__file__).parents[2] / "gpucalcium" / "backend" / "cuda")
 SCALARS = (bool, int, float, complex, np.generic)
+
+
+class WaitsForDevice(RuntimeError):
+    """A function of the CUDA wing needs a value on the host: the device would run dry."""
+
+
+def _forbid_waiting() -> None:
+    """Refuse what waits for the device where a function of the CUDA wing asks for it."""
+    frame = sys._getframe(2)
+    if frame.f_code.co_filename.startswith(WING):
+        raise WaitsForDevice(
+            f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} waits for the device; wing functions never do"
+        )
 
 
 class ndarray:
@@ -48,6 +64,8 @@ class ndarray:
     # ---- leaving the device -------------------------------------------------------------------------------
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
+        if blocking:
+            _forbid_waiting()
         if out is None:
             out = np.empty(self.shape, self.dtype, "C" if order == "A" else order)  # type: ignore[call-overload]
         if not isinstance(out, np.ndarray):
@@ -79,9 +97,11 @@ class ndarray:
         (stream or cuda.get_current_stream()).submit(lambda: np.copyto(target, arr))
 
     def item(self, *args: int) -> Any:
+        _forbid_waiting()
         return self._a.item(*args)
 
     def tolist(self) -> Any:
+        _forbid_waiting()
         return self._a.tolist()
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
@@ -99,18 +119,23 @@ class ndarray:
         return compute(ufunc, *inputs, **kwargs)
 
     def __bool__(self) -> bool:
+        _forbid_waiting()
         return bool(self._a)
 
     def __int__(self) -> int:
+        _forbid_waiting()
         return int(self._a.item())
 
     def __float__(self) -> float:
+        _forbid_waiting()
         return float(self._a.item())
 
     def __complex__(self) -> complex:
+        _forbid_waiting()
         return complex(self._a.item())
 
     def __index__(self) -> int:
+        _forbid_waiting()
         return self._a.__index__()
 
     def __repr__(self) -> str:
@@ -228,6 +253,9 @@ class ndarray:
 
     def sort(self, axis: int = -1, kind: Any = None) -> None:
         self._a.sort(axis)
+
+    def argsort(self, axis: int = -1, kind: Any = None) -> ndarray:
+        return compute(np.argsort, self, axis=axis, kind="stable")  # CuPy's only kind
 
 
 class Flags:
@@ -352,7 +380,7 @@ _COMPARE = {
     "ne": np.not_equal,
 }
 _UNARY = {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}
-_METHODS = """all any argmax argmin argsort clip conj cumprod cumsum diagonal dot flatten max mean min nonzero
+_METHODS = """all any argmax argmin clip conj cumprod cumsum diagonal dot flatten max mean min nonzero
 prod ravel repeat reshape round squeeze std sum swapaxes take trace transpose var""".split()
 
 

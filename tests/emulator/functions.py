@@ -246,6 +246,10 @@ def where(condition: ndarray, *choices: Any) -> Any:
     return compute(np.where, condition, *choices)
 
 
+def argsort(a: ndarray, axis: int | None = -1, kind: Any = None) -> ndarray:
+    return compute(np.argsort, a, axis=axis, kind="stable")  # CuPy's only kind
+
+
 def lexsort(keys: ndarray) -> ndarray:
     if not isinstance(keys, ndarray):
         raise TypeError("lexsort takes one CuPy array, its rows the keys")
@@ -271,7 +275,7 @@ def table() -> dict[str, Any]:
     names |= {name: _generated(getattr(np, name)) for name in generated}
     own = (
         array, asarray, ascontiguousarray, asfortranarray, copy, asnumpy, empty, full, zeros, ones, full_like,
-        einsum, copyto, put_along_axis, where, lexsort, get_array_module, may_share_memory,
+        einsum, copyto, put_along_axis, where, argsort, lexsort, get_array_module, may_share_memory,
     )  # fmt: skip
     names |= {function.__name__: function for function in own}
     names |= {f"{make.__name__}_like": _like(make) for make in (empty, zeros, ones)}

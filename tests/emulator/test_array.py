@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import scipy.sparse
 from numpy.testing import assert_array_equal
 
+from gpucalcium import backend
 from tests import emulator
 
 if not emulator.installed():
@@ -21,6 +23,8 @@ import cupyx
 import cupyx.scipy.fft
 import cupyx.scipy.ndimage
 import cupyx.scipy.sparse
+
+from tests.emulator.array import WaitsForDevice
 
 HOST = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -232,6 +236,16 @@ def test_arrays_of_another_library_are_adopted(x):
     adopted = cp.asarray(foreign)
     adopted += 1
     assert_array_equal(x.get(), HOST + 1)
+
+
+def test_the_wing_may_not_wait_for_the_device(x):
+    path = str(Path(backend.__file__).parent / "cuda" / "example.py")
+    code = compile("def total(x): return float(x.sum())\ndef twice(x): return x * 2", path, "exec")
+    wing: dict = {}
+    exec(code, wing)  # as a module of the wing would be
+    assert wing["twice"](x).shape == x.shape
+    with pytest.raises(WaitsForDevice, match=r"example.py:1 waits for the device"):
+        wing["total"](x)
 
 
 # ---- sparse matrices -------------------------------------------------------------------------------------------
