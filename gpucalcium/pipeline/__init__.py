@@ -1,9 +1,9 @@
 """From a movie to cells in one call: registration, extraction, quality, figures, report."""
 
+from gpucalcium.pipeline.extraction import run
 from gpucalcium.pipeline.planes import Plane, open_planes
 from gpucalcium.pipeline.recording import run_recording
 from gpucalcium.pipeline.results import Registration, Results
-from gpucalcium.pipeline.run import run
 from gpucalcium.pipeline.settings import RunSettings
 
 __all__ = ["Plane", "Registration", "Results", "RunSettings", "open_planes", "run", "run_recording"]

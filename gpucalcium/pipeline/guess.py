@@ -15,7 +15,7 @@ RADII = tuple(2.0 * 1.15**k for k in range(14))  # px: 2 to 12, in steps that a 
 STRONG = 0.2  # blobs weaker than this fraction of a typical strong one are texture
 GSIG_SHARE = 0.85  # of the radius: the Gaussian that resembles a disc most
 SPARE = 1.6  # components are merged and rejected afterwards, but none is ever added
-MAD_TO_SIGMA = 1.4826  # 1 / Phi^-1(3/4), normal noise
+FEWEST_BLOBS, FIELD_PER_BLOB = 5, 2500  # the strongest blobs tell the size: five, or one for so many pixels
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,19 @@ def find_blobs(image: NDArray, radii: tuple[float, ...] = RADII) -> Blobs:
     Lindeberg (1998), Int. J. Comput. Vis. 30:79: the scale-normalised Laplacian of a disc of radius r is
     largest at sigma = r / sqrt(2).
     """
-    picture = np.where(np.isfinite(image), image, np.nanmedian(image) if np.isfinite(image).any() else 0.0)
+    level = np.median(image[np.isfinite(image)]) if np.isfinite(image).any() else 0.0
+    picture = np.where(np.isfinite(image), image, level).astype(np.float64) - level
     candidates = [r for r in radii if r <= min(image.shape) / 5] or [radii[0]]
     responses = [
         -(r**2) / 2 * ndimage.gaussian_laplace(picture, r / np.sqrt(2), mode="nearest") for r in candidates
     ]
-    strengths = [_peaks(response, r) for response, r in zip(responses, candidates, strict=True)]
-    cover = [np.sort(s)[-20:].mean() if len(s) else 0.0 for s in strengths]
-    best = int(np.argmax(cover))
-    found = strengths[best]
-    if len(found) == 0:
-        return Blobs(candidates[best], 0)
-    noise = MAD_TO_SIGMA * np.median(np.abs(responses[best] - np.median(responses[best])))
-    typical = np.sort(found)[-max(3, len(found) // 4) :].mean()
-    return Blobs(candidates[best], int(np.count_nonzero(found > max(STRONG * typical, noise))))
+    strengths = [
+        np.sort(_peaks(response, r))[::-1] for response, r in zip(responses, candidates, strict=True)
+    ]
+    few = max(FEWEST_BLOBS, picture.size // FIELD_PER_BLOB)
+    standing_out = [float(found[:few].sum() / few) for found in strengths]
+    best = int(np.argmax(standing_out))
+    return Blobs(candidates[best], int(np.count_nonzero(strengths[best] > STRONG * standing_out[best])))
 
 
 def _peaks(response: NDArray, radius: float) -> NDArray:
@@ -66,17 +65,13 @@ def _peaks(response: NDArray, radius: float) -> NDArray:
     return response[(response == top) & (response > 0)]
 
 
-def guess_parameters(
-    correlation: NDArray, frames: int, asked: RunSettings
-) -> tuple[CNMFParams, tuple[str, ...]]:
+def guess_parameters(correlation: NDArray, asked: RunSettings) -> tuple[CNMFParams, tuple[str, ...]]:
     """Parameters of the fit: what was asked for, and the rest from the picture of the movie.
 
     Parameters
     ----------
     correlation : (d1, d2)
         Correlation image of the registered movie.
-    frames : int
-        Its length.
     asked : RunSettings
 
     Returns
@@ -116,6 +111,7 @@ def guess_parameters(
                 "ssub": 1,
                 "tsub": 2,
             },
+            "patch": {"only_init": False},
             "preprocess": {"p": 1},
             "temporal": {"p": 1},
             "quality": {"use_cnn": False},

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import gpucalcium
+from gpucalcium.pipeline.extraction import run
 from gpucalcium.pipeline.output import check_output, filling
 from gpucalcium.pipeline.planes import open_planes
 from gpucalcium.pipeline.results import REPORT, Results
-from gpucalcium.pipeline.run import run
 from gpucalcium.pipeline.settings import RunSettings
 from gpucalcium.report import render_index
 

@@ -50,7 +50,7 @@ def figures(results: Results) -> dict[str, Picture]:
                 traces[best],
                 frame_rate=results.frame_rate,
                 noisy=noisy[best],
-                spikes=found.S[best],
+                spikes=None if found.S is None else found.S[best],
                 names=[str(k + 1) for k in best],
                 unit=unit,
             ),
@@ -72,9 +72,21 @@ def figures(results: Results) -> dict[str, Picture]:
             ),
         )
     if results.registration is not None:
+        pictures["mean"] = Picture(
+            "Mean image",
+            "The template that frames were registered to, and the accepted cells.",
+            plotting.field_figure(
+                results.registration.template,
+                found.A[:, results.accepted],
+                thr=OUTLINE,
+                numbers=False,
+                um_per_px=results.um_per_px,
+                label="mean (counts)",
+            ),
+        )
         pictures["shifts"] = Picture(
             "Motion",
-            "Shift applied to each frame, and how well the frame agrees with the template.",
+            "Shift applied to each frame, and how well the frame matches the template (1: equals it).",
             plotting.shift_figure(
                 results.registration.shifts,
                 frame_rate=results.frame_rate,
@@ -109,7 +121,7 @@ def report_page(results: Results, pictures: list[Picture]) -> Page:
     details = {
         "movie": results.name,
         "device": results.device,
-        "results": f"{RESULTS} (gpucalcium.cnmf.load_CNMF reads it)",
+        "results": f"{RESULTS} (gpucalcium.load_CNMF reads it)",
         "figures": f"{FIGURES}/ (PDF and PNG)",
     }
     return Page(

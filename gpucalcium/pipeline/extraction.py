@@ -33,6 +33,7 @@ DEFAULT_MAX_SHIFT = 6  # px
 LARGEST_SHIFT_SHARE = 6  # of the field: one sixth
 HELD_SHARE = 4  # registered frames stay in memory if they take at most this part of the budget
 SIZE_RANGE = 4  # a cell's area is within this factor of the typical one, either way
+KEPT_BY_REFIT = 0.8  # a second fit that loses more cells than this has let them grow into each other
 BASELINE_FRAMES = 500  # window of the running baseline of dF/F
 REGISTRATION_PASSES, FIT_PASSES = 1, 7  # how often a stage reads the movie, for its progress bar
 
@@ -81,8 +82,8 @@ def run(
     stages = Stages(progress)
     with _registered(source, asked, stages) as (frames, registration):
         correlation = _correlation_image(frames, stages)
-        params, notes = guess_parameters(correlation, len(source), asked)
-        fitted = _extract(frames, params, asked, stages)
+        params, notes = guess_parameters(correlation, asked)
+        fitted, more = _extract(frames, params, asked, stages)
         fitted.estimates.Cn = correlation
         _finish(fitted, frames, registration, stages)
     results = Results(
@@ -94,7 +95,7 @@ def run(
         seconds=stages.seconds,
         device=str(backend.active()),
         name=name or _name(source),
-        notes=notes,
+        notes=notes + more,
         um_per_px=asked.um_per_px,
         truth=truth,
         match=_score(fitted, truth),
@@ -180,18 +181,27 @@ def _correlation_image(frames: FrameSource, stages: Stages) -> NDArray[np.float3
     return image
 
 
-def _extract(frames: FrameSource, params: CNMFParams, asked: RunSettings, stages: Stages) -> CNMF:
-    """Fit, keep what looks like a cell, and fit again from there."""
+def _extract(
+    frames: FrameSource, params: CNMFParams, asked: RunSettings, stages: Stages
+) -> tuple[CNMF, tuple[str, ...]]:
+    """Fit, keep what looks like a cell, and fit again from there; with notes for the reader."""
     with stages.stage("extraction", FIT_PASSES * len(frames)):
-        fitted = CNMF(params=params).fit(stages.watched(frames))
+        first = CNMF(params=params).fit(stages.watched(frames))
     with stages.stage("quality", len(frames)):
-        _judge(fitted, stages.watched(frames))
-    if not asked.refit or len(fitted.estimates.idx_components) == 0:
-        return fitted
+        _judge(first, stages.watched(frames))
+    before = len(first.estimates.idx_components)
+    if not asked.refit or before == 0:
+        return first, ()
     with stages.stage("refit", FIT_PASSES * len(frames)):
-        fitted = fitted.refit(stages.watched(frames))
-        _judge(fitted, frames)
-    return fitted
+        again = first.refit(stages.watched(frames))
+        _judge(again, frames)
+    after = len(again.estimates.idx_components)
+    if after >= KEPT_BY_REFIT * before:
+        return again, ()
+    return first, (
+        f"The second fit kept {after} of {before} cells, as happens where neighbours are active together; the first "
+        "fit is shown.",
+    )
 
 
 def _judge(fitted: CNMF, frames: FrameSource) -> None:
