@@ -36,7 +36,7 @@ class Regressions:
         self.penalty = np.full(len(self.components), 2.0)
 
     def parts(self, weights):
-        return [weights[a:b] for a, b in zip(self.indptr, self.indptr[1:], strict=True)]
+        return [weights[a:b] for a, b in zip(self.indptr[:-1], self.indptr[1:], strict=True)]
 
     def lasso(self, wing, penalty=None, tolerance=1e-9):
         penalty = self.penalty if penalty is None else penalty
