@@ -17,7 +17,9 @@ from gpucalcium._progress import stage
 from gpucalcium.cnmf import hals
 from gpucalcium.cnmf._movie import PixelMovie, cropped, images_movie
 from gpucalcium.cnmf.estimates import Estimates
+from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization import initialize_components
+from gpucalcium.cnmf.initialization.seeded import components_in_masks
 from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.cnmf.preprocessing import interpolate_missing_data
 from gpucalcium.cnmf.spatial import update_spatial_components
@@ -98,6 +100,8 @@ def _whole_run(cnmf: CNMF, movie: PixelMovie) -> None:
         bar.update()
         if estimates.A is None:
             initialize(cnmf, movie)
+        elif estimates.C is None:
+            start_from_masks(cnmf, movie)
         bar.update()
         if params.get("patch", "only_init"):
             compute_residuals(cnmf, movie)
@@ -163,6 +167,13 @@ def initialize(cnmf: CNMF, movie: PixelMovie) -> None:
     options = {name: group[name] for name in INIT_OPTIONS}
     A, C, b, f, center = initialize_components(movie, sn=cnmf.estimates.sn, **options)
     vars(cnmf.estimates).update(A=A, C=C, b=b, f=f, center=center, dims=movie.dims)
+
+
+def start_from_masks(cnmf: CNMF, movie: PixelMovie) -> None:
+    """Footprints in the given masks, with traces and background."""
+    estimates = cnmf.estimates
+    A, C, b, f = components_in_masks(movie, csc_matrix(estimates.A) != 0, cnmf.params.get("init", "nb"))
+    vars(estimates).update(A=A, C=C, b=b, f=f, center=centers_of_mass(A, movie.dims), dims=movie.dims)
 
 
 def update_spatial(cnmf: CNMF, movie: PixelMovie) -> None:
@@ -341,11 +352,3 @@ def _embed(estimates: Estimates, dims: tuple[int, ...], window: tuple[slice, ...
         first = [range(n)[s].start for n, s in zip(dims, window, strict=True)]
         step = [range(n)[s].step for n, s in zip(dims, window, strict=True)]
         estimates.center = np.asarray(estimates.center) * step + first
-
-
-# ---------------------------------------------------------------------------- from files
-
-
-def fit_file(cnmf: CNMF, motion_correct: bool, indices: Sequence[slice] | None, include_eval: bool) -> CNMF:
-    """`CNMF.fit_file`."""
-    raise NotSupportedError("fit_file is not there yet")

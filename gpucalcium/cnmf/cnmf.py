@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium.cnmf import _fit, storage
+from gpucalcium.cnmf._fit_file import fit_file
 from gpucalcium.cnmf._movie import PixelMovie, images_movie, pixel_movie
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.params import CNMFParams
@@ -32,7 +33,7 @@ class CNMF:
         One keyword for many of the parameters; `CNMFParams.describe` lists all with their meaning. None of these
         counts if `params` is given.
     Ain : (d, K), optional
-        Footprints to start from.
+        Footprints to start from; without `Cin` their non-zero pixels are masks in which cells are fitted.
     Cin : (K, T), b_in : (d, nb), f_in : (nb, T), optional
         Traces and background that belong to them.
     dview : optional
@@ -227,7 +228,7 @@ class CNMF:
         fitted : CNMF
             This object; with `include_eval` the refitted one.
         """
-        return _fit.fit_file(self, motion_correct, indices, include_eval)
+        return fit_file(self, motion_correct, indices, include_eval)
 
     def save(self, filename: str | Path) -> None:
         """Write parameters and estimates to an HDF5 file; see `load_CNMF`."""
@@ -387,5 +388,3 @@ def as_movie(Y: Any) -> PixelMovie:
 
 _NOT_SETTINGS = {"self", "n_processes", "dview", "Ain", "Cin", "b_in", "f_in", "deconv_flag", "params"}
 _SETTINGS = set(inspect.signature(CNMF.__init__).parameters) - _NOT_SETTINGS
-
-load_CNMF = storage.load_CNMF

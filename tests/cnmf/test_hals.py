@@ -59,5 +59,5 @@ def test_agrees_with_the_reference(reference):
     Y = reference.inputs("spatial_temporal")[0]["Y"]
     Yr = Y.reshape(len(Y), -1, order="F").T.astype(np.float64)
     A = csc_matrix(stored["hals_in_Ab"])
-    C, noisy = hals_traces(A.T @ Yr, A.T @ A, stored["hals_in_noisyC"], sweeps=5)
+    C, _noisy = hals_traces(A.T @ Yr, A.T @ A, stored["hals_in_noisyC"], sweeps=5)
     assert_allclose(C, stored["HALS4activity_C"], atol=1e-4 * C.max())

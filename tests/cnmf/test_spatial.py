@@ -92,7 +92,7 @@ def test_pixels_without_noise_level_are_left_out(scene):
 def test_silent_components_are_dropped(scene, bad):
     C = scene.C.copy()
     C[1] = bad
-    A, b, C_out, f = update(scene, C=C)
+    A, b, C_out, _f = update(scene, C=C)
     assert A.shape == (600, 3)
     assert C_out.shape == (3, 120)
     assert np.isfinite(C_out).all()

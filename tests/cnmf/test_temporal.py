@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -26,7 +28,7 @@ def update(scene, Y=None, p=1, **changes):
 @pytest.mark.parametrize("p", [0, 1])
 def test_traces_of_known_cells(wing, scene, p):
     start = np.random.default_rng(0).random(scene.C.shape)
-    C, A, b, f, S, bl, c1, sn, g, YrA, lam = update(scene, wing.put(scene.Yr), p, Cin=start, ITER=5)
+    C, _A, _b, f, S, bl, c1, sn, g, YrA, lam = update(scene, wing.put(scene.Yr), p, Cin=start, ITER=5)
     for mine, truth in zip(C, scene.C, strict=True):
         assert np.corrcoef(mine, truth)[0, 1] > (0.9 if p else 0.85)
     assert C.shape == S.shape == YrA.shape == (4, 200)
@@ -38,7 +40,7 @@ def test_traces_of_known_cells(wing, scene, p):
 
 def test_many_sweeps_without_deconvolution_are_non_negative_least_squares(scene):
     """p = 0: components cannot be negative, backgrounds can; against SciPy frame by frame."""
-    C, A, b, f, *_ = update(scene, p=0, ITER=200, Cin=0 * scene.C)
+    C, A, b, _f, *_ = update(scene, p=0, ITER=200, Cin=0 * scene.C)
     AA = np.hstack([A.toarray(), b, -np.asarray(b)])
     best = np.stack([nnls(AA, y)[0] for y in scene.Yr.T[:20]], 1)
     assert_allclose(C[:, :20], best[:4], atol=2e-2)
@@ -57,7 +59,7 @@ def test_the_fit_does_not_get_worse(scene):
     for sweeps in (1, 2, 4, 8):
         C, A, b, f, *_ = update(scene, p=0, ITER=sweeps, Cin=0 * scene.C)
         losses.append(((scene.Yr - A @ C - b @ f) ** 2).sum())
-    assert all(late <= early * (1 + 1e-6) for early, late in zip(losses, losses[1:], strict=False))
+    assert all(late <= early * (1 + 1e-6) for early, late in itertools.pairwise(losses))
 
 
 def test_rows_are_whole_traces(scene):
@@ -87,7 +89,7 @@ def test_a_footprint_without_pixels_is_dropped(scene):
 def test_a_background_without_pixels_is_dropped_and_no_other(scene):
     b = np.hstack([np.zeros_like(scene.b), scene.b])
     f = np.vstack([0 * scene.f, scene.f])
-    C, A, b_out, f_out, S, *_ = update(scene, b=b, fin=f)
+    C, _A, b_out, f_out, _S, *_ = update(scene, b=b, fin=f)
     assert b_out.shape[1] == len(f_out) == 1
     assert_array_equal(b_out[:, 0], scene.b[:, 0])
     assert C.shape[0] == 4
@@ -96,7 +98,7 @@ def test_a_background_without_pixels_is_dropped_and_no_other(scene):
 @pytest.mark.parametrize("background", [True, False])
 def test_without_components(scene, background):
     b, f = (scene.b, scene.f) if background else (None, None)
-    C, A, b_out, f_out, S, *_ = update(scene, A=csc_matrix((600, 0)), Cin=None, b=b, fin=f)
+    C, _A, _b_out, f_out, S, *_ = update(scene, A=csc_matrix((600, 0)), Cin=None, b=b, fin=f)
     assert C.shape == S.shape == (0, 200)
     assert f_out.shape == (int(background), 200)
 

@@ -8,27 +8,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csc_matrix, diags, hstack, identity
+from scipy.sparse import csc_matrix, diags, identity
 
 from gpucalcium import backend
-from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie, images_movie
-from gpucalcium.cnmf.footprints import centers_of_mass, determine_search_location
-from gpucalcium.cnmf.hals import hals_footprints, hals_traces
+from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.initialization.downscale import downscale, upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.greedy import find_cells, greedyROI, per_axis
-from gpucalcium.cnmf.merging import merge_components
+from gpucalcium.cnmf.initialization.refine import look_again, refine_hals
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
 log = logging.getLogger(__name__)
 
 EPSILON = 2.0**-23
-DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
-SECOND_LOOKS = 2  # times that what is left is searched for cells in place of such parts
-LEAST_SKEWNESS = 0.5  # of what a second look finds: transients go up, misfits of what is known go both ways
-SUPPORT_GROWTH = 3  # pixels: side of the box by which supports grow before HALS refines them
 METHODS = ("greedy_roi", "corr_pnr", "sparse_nmf", "graph_nmf", "pca_ica", "compressed_nmf", "local_nmf")
 
 
@@ -58,7 +52,7 @@ def initialize_components(
     options_total: Any = None,
     min_corr: float = 0.8,
     min_pnr: float = 10,
-    seed_method: str = "auto",
+    seed_method: Any = "auto",
     ring_size_factor: float | None = 1.5,
     center_psf: bool = False,
     ssub_B: int = 2,
@@ -145,9 +139,9 @@ def initialize_components(
         nIter=nIter,
         kernel=kernel,
         window=rolling_length if rolling_sum else 0,
-        seed_method=seed_method,
     )
-    found = search(frames, K)
+    given = not isinstance(seed_method, str)
+    found = search(frames, K, seed_method=np.asarray(seed_method) // ssub if given else seed_method)
     small = PixelMovie(open_movie(frames), frames.shape[1:])
     if nb < 0:
         b, f = (
@@ -160,16 +154,8 @@ def initialize_components(
         A, C, b, f = found.A, found.C, small.in_fortran_order(b), f
         if use_hals:
             A, C, b, f = refine_hals(small, A, C, b, f, maxIter=maxIter)
-            for _ in range(SECOND_LOOKS):
-                A, C = without_duplicates(A, C)
-                if A.shape[1] == K:
-                    break
-                more = search(_residual(frames, small, A, C, b, f), K - A.shape[1])
-                real = _skewness(more.C) > LEAST_SKEWNESS
-                if not real.any():
-                    break
-                A, C = csc_matrix(hstack([A, more.A[:, real]])), np.vstack([C, more.C[real]])
-                A, C, b, f = refine_hals(small, A, C, b, f, maxIter=maxIter)
+            if not given:
+                A, C, b, f = look_again(small, frames, (A, C, b, f), K, search, maxIter)
     return _full_size(movie, A, C, b, f, ssub, tsub, img)
 
 
@@ -208,85 +194,6 @@ def _brightness(movie: PixelMovie) -> NDArray[np.float64]:
     # a dark offset may bring the sum to zero or below, where division would turn the pixel over
     floor = EPSILON + 1e-3 * max(float(np.abs(mean).max(initial=0)), EPSILON)
     return np.maximum(image, floor)
-
-
-def refine_hals(
-    movie: PixelMovie,
-    A: csc_matrix,
-    C: NDArray,
-    b: NDArray,
-    f: NDArray,
-    bSiz: int | None = SUPPORT_GROWTH,
-    maxIter: int = 5,
-) -> tuple[csc_matrix, NDArray, NDArray, NDArray]:
-    """Refine footprints, traces and background by HALS: `maxIter` times two sweeps over each.
-
-    Parameters
-    ----------
-    movie : PixelMovie
-    A : (d, K), C : (K, T), b : (d, nb), f : (nb, T)
-        Where to start; pixels in Fortran order.
-    bSiz : int, optional
-        Footprints may grow by a box of this side; None: not at all.
-    maxIter : int
-
-    Returns
-    -------
-    A, C, b, f
-    """
-    K = A.shape[1]
-    support = csc_matrix(A)
-    if bSiz is not None:
-        support = determine_search_location(A, movie.dims, expandCore=np.ones((bSiz,) * len(movie.dims)))
-    both = _on_support(
-        csc_matrix(hstack([A, csc_matrix(b)])), csc_matrix(hstack([support, np.ones(b.shape, bool)]))
-    )
-    traces = np.vstack([C, f]).astype(np.float64)
-    for _ in range(maxIter):
-        traces, _ = hals_traces(movie.project(both), both.T @ both, traces, sweeps=2)
-        both = _on_support(hals_footprints(movie, both, traces, sweeps=2), both)
-    return (
-        csc_matrix(both[:, :K]),
-        traces[:K].astype(np.float32),
-        both[:, K:].toarray().astype(np.float32),
-        traces[K:].astype(np.float32),
-    )
-
-
-def without_duplicates(A: csc_matrix, C: NDArray) -> tuple[csc_matrix, NDArray]:
-    """One component in place of each group of overlapping ones with the same trace: parts of one cell."""
-    A, C, *_ = merge_components(
-        None, A, None, C, None, None, None, None, {"p": 0}, {}, thr=DUPLICATE_CORRELATION
-    )
-    return A, C
-
-
-def _residual(frames: Array, movie: PixelMovie, A: csc_matrix, C: NDArray, b: NDArray, f: NDArray) -> Array:
-    """Frames (T, ...) without components and background."""
-    both = movie.in_frame_order(csc_matrix(hstack([A, csc_matrix(b)]))).toarray()
-    xp = backend.arrays.xp(frames)
-    shapes, traces = (
-        backend.put(both.T.astype(np.float32)),
-        backend.put(np.vstack([C, f]).T.astype(np.float32)),
-    )
-    return frames - xp.matmul(traces, shapes).reshape(frames.shape)
-
-
-def _skewness(traces: NDArray) -> NDArray[np.float64]:
-    """Third standardised moment of each row; 0 for a constant."""
-    X = np.asarray(traces, np.float64)
-    X = X - X.mean(1, keepdims=True)
-    spread = np.sqrt((X**2).mean(1))
-    return np.divide((X**3).mean(1), spread**3, out=np.zeros(len(X)), where=spread > 0)
-
-
-def _on_support(A: csc_matrix, support: csc_matrix) -> csc_matrix:
-    """`A` with stored zeros wherever `support` has an entry."""
-    values, places = coo_matrix(A), coo_matrix(support)
-    data = np.concatenate([values.data, np.zeros(places.nnz)]).astype(np.float32)
-    rows = np.concatenate([values.row, places.row])
-    columns = np.concatenate([values.col, places.col])
-    return csc_matrix((data, (rows, columns)), shape=A.shape)
 
 
 def _full_size(

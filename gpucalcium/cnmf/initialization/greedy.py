@@ -40,7 +40,7 @@ def greedyROI(
     nb: int = 1,
     rolling_sum: bool = False,
     rolling_length: int = 100,
-    seed_method: str = "auto",
+    seed_method: Any = "auto",
 ) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
     """Cells one after the other, each where the movie that the others leave has most energy at a cell's size.
 
@@ -65,8 +65,9 @@ def greedyROI(
         else the sum over all frames.
     rolling_length : int
         Frames.
-    seed_method : {"auto"}
-        "semi" and "manual", seeds by clicking, are not supported.
+    seed_method : "auto" or (n, ndim) array
+        Where cells are: found, or given in pixels, in which case there are n. "semi" and "manual", seeds by
+        clicking, are not supported.
 
     Returns
     -------
@@ -103,20 +104,18 @@ def find_cells(
     nIter: int = 5,
     kernel: NDArray | None = None,
     window: int = 0,
-    seed_method: str = "auto",
+    seed_method: Any = "auto",
 ) -> Found:
     """`greedyROI` on (T, d1, d2[, d3]) frames that are on the device; `window` 0 means no rolling mean."""
-    if not isinstance(seed_method, str) or seed_method != "auto":
-        raise NotSupportedError(
-            f"seed_method={seed_method!r}: seeds by clicking are not supported; use 'auto', or give masks as Ain"
-        )
     dims = frames.shape[1:]
+    seeds = _given_seeds(seed_method, dims)
     sigma, size = per_axis(gSig, len(dims), "gSig"), per_axis(gSiz, len(dims), "gSiz")
     if nr < 0 or nIter < 1 or window < 0:
         raise ParameterError(
             f"K={nr}, nIter={nIter}, rolling_length={window}: none can be negative, nIter not 0"
         )
-    nr = min(nr, int(np.prod(dims)))
+    if seeds is None:
+        seeds = np.full(min(nr, int(np.prod(dims))), -1)
     half = [int(s) // 2 for s in size]
     if kernel is None:
         kernel = np.ones(())
@@ -125,10 +124,24 @@ def find_cells(
     elif np.ndim(kernel) != len(dims) or not all(side % 2 for side in np.shape(kernel)):
         raise ParameterError(f"kernel of shape {np.shape(kernel)}: it needs {len(dims)} axes with odd sides")
     rest, median, filtered = _prepared(frames, np.asarray(kernel))
-    seeds, shapes, traces = _search(rest, filtered, dims, half, np.asarray(kernel), nr, window, nIter)
+    seeds, shapes, traces = _search(rest, filtered, dims, half, np.asarray(kernel), seeds, window, nIter)
     rest += median[:, None]
     rest = backend.arrays.xp(rest).maximum(rest, 0)
     return Found(_footprints(seeds, shapes, dims, half), traces, rest)
+
+
+def _given_seeds(seed_method: Any, dims: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Pixels of seeds that are given, None if they are to be found."""
+    if isinstance(seed_method, str):
+        if seed_method.lower() == "auto":
+            return None
+        raise NotSupportedError(
+            f"seed_method={seed_method!r}: seeds by clicking are not supported; use 'auto', or an array of positions"
+        )
+    at = np.asarray(seed_method).reshape(-1, len(dims)).round().astype(np.int64)
+    if ((at < 0) | (at >= dims)).any():
+        raise ParameterError(f"seed_method: a seed lies outside the field of view, {dims}")
+    return np.atleast_1d(np.ravel_multi_index(tuple(at.T), dims))
 
 
 def per_axis(given: Any, ndim: int, name: str) -> list[float]:
@@ -163,7 +176,7 @@ def _search(
     dims: Sequence[int],
     half: Sequence[int],
     kernel: NDArray,
-    nr: int,
+    given: NDArray[np.int64],
     window: int,
     iterations: int,
 ) -> tuple[NDArray, NDArray, NDArray]:
@@ -173,7 +186,8 @@ def _search(
     dims3, half3 = (*dims, *[1] * deep), (*half, *[0] * deep)
     kernel3 = backend.put(kernel.reshape(kernel.shape + (1,) * deep).astype(np.float32))
     values = backend.zeros(d, "float32")
-    seeds = backend.put(np.full(nr, -1))
+    nr = len(given)
+    seeds = backend.put(given.copy())
     shapes = backend.zeros((nr, int(np.prod([2 * h + 1 for h in half]))), "float32")
     traces = backend.zeros((nr, T), "float32")
     greedy = backend.wing(rest).greedy

@@ -1,0 +1,148 @@
+"""First estimates made better: sweeps of least squares, and a second look at what the first cells leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csc_matrix, hstack
+
+from gpucalcium import backend
+from gpucalcium.backend import Array
+from gpucalcium.cnmf._movie import PixelMovie
+from gpucalcium.cnmf.footprints import determine_search_location
+from gpucalcium.cnmf.hals import hals_footprints, hals_traces
+from gpucalcium.cnmf.initialization.greedy import Found
+from gpucalcium.cnmf.merging import merge_components
+
+DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
+SECOND_LOOKS = 2  # times that what is left is searched for cells in place of such parts
+LEAST_SKEWNESS = 0.5  # of what a second look finds: transients go up, misfits of what is known go both ways
+SUPPORT_GROWTH = 3  # pixels: side of the box by which supports grow before HALS refines them
+
+Model = tuple[csc_matrix, NDArray, NDArray, NDArray]
+"""A, C, b, f."""
+
+
+def refine_hals(
+    movie: PixelMovie,
+    A: csc_matrix,
+    C: NDArray,
+    b: NDArray,
+    f: NDArray,
+    bSiz: int | None = SUPPORT_GROWTH,
+    maxIter: int = 5,
+) -> Model:
+    """Refine footprints, traces and background by HALS: `maxIter` times two sweeps over each.
+
+    Parameters
+    ----------
+    movie : PixelMovie
+    A : (d, K), C : (K, T), b : (d, nb), f : (nb, T)
+        Where to start; pixels in Fortran order.
+    bSiz : int, optional
+        Footprints may grow by a box of this side; None: not at all.
+    maxIter : int
+
+    Returns
+    -------
+    A, C, b, f
+    """
+    K = A.shape[1]
+    support = csc_matrix(A)
+    if bSiz is not None:
+        support = determine_search_location(A, movie.dims, expandCore=np.ones((bSiz,) * len(movie.dims)))
+    both = _on_support(
+        csc_matrix(hstack([A, csc_matrix(b)])), csc_matrix(hstack([support, np.ones(b.shape, bool)]))
+    )
+    traces = np.vstack([C, f]).astype(np.float64)
+    for _ in range(maxIter):
+        traces, _ = hals_traces(movie.project(both), both.T @ both, traces, sweeps=2)
+        both = _on_support(hals_footprints(movie, both, traces, sweeps=2), both)
+    return (
+        csc_matrix(both[:, :K]),
+        traces[:K].astype(np.float32),
+        both[:, K:].toarray().astype(np.float32),
+        traces[K:].astype(np.float32),
+    )
+
+
+def look_again(
+    movie: PixelMovie,
+    frames: Array,
+    first: Model,
+    K: int,
+    search: Callable[[Array, int], Found],
+    maxIter: int,
+) -> Model:
+    """Search what the model leaves of the movie for cells in place of components that are parts of one cell.
+
+    A greedy search takes a cell that is larger than its box, or shaped unlike its filter, several times, and loses
+    as many others that are dim or lie close to a bright one. Once HALS has fitted the background and the whole of
+    each cell these stand out.
+
+    Parameters
+    ----------
+    movie, frames : PixelMovie, (T, d1, d2[, d3])
+        The movie, and the same in one array on the device.
+    first : A, C, b, f
+    K : int
+        Cells that are wanted, at most.
+    search : callable
+        ``search(frames, n)`` finds n cells.
+    maxIter : int
+        HALS iterations after each look.
+
+    Returns
+    -------
+    A, C, b, f
+    """
+    A, C, b, f = first
+    for _ in range(SECOND_LOOKS):
+        A, C = without_duplicates(A, C)
+        if A.shape[1] == K:
+            break
+        more = search(_residual(frames, movie, A, C, b, f), K - A.shape[1])
+        real = _skewness(more.C) > LEAST_SKEWNESS
+        if not real.any():
+            break
+        A, C = csc_matrix(hstack([A, more.A[:, real]])), np.vstack([C, more.C[real]])
+        A, C, b, f = refine_hals(movie, A, C, b, f, maxIter=maxIter)
+    return A, C, b, f
+
+
+def without_duplicates(A: csc_matrix, C: NDArray) -> tuple[csc_matrix, NDArray]:
+    """One component in place of each group of overlapping ones with the same trace: parts of one cell."""
+    A, C, *_ = merge_components(
+        None, A, None, C, None, None, None, None, {"p": 0}, {}, thr=DUPLICATE_CORRELATION
+    )
+    return A, C
+
+
+def _residual(frames: Array, movie: PixelMovie, A: csc_matrix, C: NDArray, b: NDArray, f: NDArray) -> Array:
+    """Frames (T, ...) without components and background."""
+    both = movie.in_frame_order(csc_matrix(hstack([A, csc_matrix(b)]))).toarray()
+    xp = backend.arrays.xp(frames)
+    shapes, traces = (
+        backend.put(both.T.astype(np.float32)),
+        backend.put(np.vstack([C, f]).T.astype(np.float32)),
+    )
+    return frames - xp.matmul(traces, shapes).reshape(frames.shape)
+
+
+def _skewness(traces: NDArray) -> NDArray[np.float64]:
+    """Third standardised moment of each row; 0 for a constant."""
+    X = np.asarray(traces, np.float64)
+    X = X - X.mean(1, keepdims=True)
+    spread = np.sqrt((X**2).mean(1))
+    return np.divide((X**3).mean(1), spread**3, out=np.zeros(len(X)), where=spread > 0)
+
+
+def _on_support(A: csc_matrix, support: csc_matrix) -> csc_matrix:
+    """`A` with stored zeros wherever `support` has an entry."""
+    values, places = coo_matrix(A), coo_matrix(support)
+    data = np.concatenate([values.data, np.zeros(places.nnz)]).astype(np.float32)
+    rows = np.concatenate([values.row, places.row])
+    columns = np.concatenate([values.col, places.col])
+    return csc_matrix((data, (rows, columns)), shape=A.shape)
