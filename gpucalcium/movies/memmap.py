@@ -21,6 +21,7 @@ from gpucalcium.movies.source import PIECE, Source
 _NAME = re.compile(r"(?P<base>.*)_d1_(\d+)_d2_(\d+)_d3_(\d+)_order_(?P<order>[CF])_frames_(\d+)_*")
 VALUE = np.dtype(np.float32)
 _FAULT = 64 << 10  # bytes that a page fault may bring in
+_MAPPED = 1 << 30  # bytes of address space taken at a time
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class TracesSource(Source):
         slab_shape, size = self.shape[-2:0:-1], self.stored.itemsize
         pixels, frames = math.prod(slab_shape), len(self)
         touched = min(frames, wanted[-1] - wanted[0] + 1 + _FAULT // size) * size
-        some = max(1, PIECE // (pixels * touched))
+        some = max(1, min(PIECE // (pixels * touched), _MAPPED // (pixels * frames * size)))
         for k in range(0, self.shape[-1], some):
             count = min(some, self.shape[-1] - k)
             offset = self._offset + k * pixels * frames * size
