@@ -252,8 +252,8 @@ class MotionCorrect:
     @contextmanager
     def _device(self) -> Iterator[None]:
         with ExitStack() as stack:
-            if self.use_cuda:
-                stack.enter_context(backend.use("cuda"))
+            if self.use_cuda or any(hasattr(name, "__cuda_array_interface__") for name in self.fname):
+                stack.enter_context(backend.use("cuda"))  # frames on a GPU are registered there
             yield
 
     def _open(self, name: Any) -> FrameSource:

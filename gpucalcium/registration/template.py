@@ -70,12 +70,10 @@ def first_matcher(
 
 
 def _mean_power(sample: Array, image: NDArray[np.float32]) -> NDArray[np.float64]:
-    offset = float(image.mean(dtype=np.float64))
+    xp, offset = backend.arrays.xp(sample), float(image.mean(dtype=np.float64))
+    taper = window(image.shape, (0,) * image.ndim).astype(np.float32)
     total = backend.wing(sample).registration.power(
-        sample,
-        backend.put(image - np.float32(offset)),
-        offset,
-        backend.put(window(image.shape, (0,) * image.ndim).astype(np.float32)),
+        sample, xp.asarray(image - np.float32(offset)), offset, xp.asarray(taper)
     )
     return backend.to_numpy(total) / len(sample)
 

@@ -210,6 +210,14 @@ def test_use_cuda_asks_for_the_gpu(on_gpu):
     assert_allclose(mc.shifts_rig, corrected(SCENE.movie[:8]).shifts_rig, atol=1e-3)
 
 
+def test_frames_on_the_gpu_stay_there(on_gpu):
+    movie = on_gpu.put(SCENE.movie[:8])
+    with backend.use("cpu"):
+        mc = corrected(movie, save_movie=True)
+    assert_allclose(mc.shifts_rig, corrected(SCENE.movie[:8]).shifts_rig, atol=1e-3)
+    assert saved(mc).shape == movie.shape
+
+
 @pytest.mark.parametrize("call", ["motion_correct", "motion_correct_pwrigid"])
 def test_piecewise_is_refused_by_name(call):
     with pytest.raises(NotSupportedError, match="pw_rigid=False"):
