@@ -46,4 +46,5 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "running_percentile": [()],
         "mode_percentile": [()],
     },
+    "onnls.cu": {"nnls_ar2": [("float32",), ("float64",)]},
 }

@@ -1,0 +1,101 @@
+"""AR(2) non-negative least squares against bounded least squares and its optimality conditions, on every wing."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.optimize import lsq_linear
+
+from gpucalcium import backend
+from tests.wings import wings_present
+
+MODELS = [(1.7, -0.71), (1.2, -0.36), (0.9, 0.0), (0.0, 0.0)]  # two roots, a double root, AR(1), none
+
+
+def response(g, T):
+    h = np.zeros(T)
+    h[0] = 1
+    for t in range(1, T):
+        h[t] = g[0] * h[t - 1] + (g[1] * h[t - 2] if t > 1 else 0)
+    lags = np.arange(T)[:, None] - np.arange(T)
+    return np.where(lags >= 0, h[np.maximum(lags, 0)], 0.0)
+
+
+def traces_of(K, T, g=(1.7, -0.71), sn=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    spikes = (rng.random((K, T)) < 0.05).astype(float)
+    return (spikes @ response(g, T).T + sn * rng.standard_normal((K, T))).astype(np.float32)
+
+
+def run(wing, y, g, lam, b=0.0, allowed=None):
+    K = len(y)
+    with wing.chosen():
+        traces = wing.put(y)
+        c, s = (wing.put(np.full(y.shape, np.nan, np.float32)) for _ in range(2))
+        given = (np.tile(np.asarray(g, float), (K, 1)), np.full(K, float(b)), np.full(K, float(lam)))
+        mask = np.ones(y.shape, np.uint8) if allowed is None else allowed
+        backend.wing(traces).onnls.nnls_ar2(traces, *map(wing.put, given), wing.put(mask), c, s)
+        return backend.to_numpy(c), backend.to_numpy(s)
+
+
+@pytest.mark.parametrize("g", MODELS)
+@pytest.mark.parametrize("T", [1, 2, 3, 20, 150])
+@pytest.mark.parametrize("lam", [0.0, 1.5])
+def test_bounded_least_squares(wing, g, T, lam):
+    y = traces_of(2, T, g, seed=T)
+    c, s = run(wing, y, g, lam, b=0.1)
+    K = response(g, T)
+    shift = np.linalg.solve(K.T, np.full(T, lam))  # completes the square with the penalty
+    for k in range(2):
+        data = y[k].astype(float) - 0.1 - shift
+        expected = lsq_linear(K, data, bounds=(0, np.inf), method="bvls", tol=1e-13).x
+        assert_allclose(c[k], K @ expected, atol=1e-4)
+    assert (s[:, 0] == 0).all()
+    assert_allclose(s[:, 2:], c[:, 2:] - g[0] * c[:, 1:-1] - g[1] * c[:, :-2], atol=1e-4)
+
+
+def test_long_traces_meet_the_conditions_of_the_optimum(wing):
+    g, lam, T = (1.7, -0.71), 1.0, 1500
+    y = traces_of(2, T, g)
+    c, s = run(wing, y, g, lam)
+    assert (s >= 0).all()
+    for k in range(2):
+        slope = response(g, T).T @ (y[k] - c[k].astype(float)) - lam
+        assert np.abs(slope[1:][s[k, 1:] > 0]).max() < 1e-2
+        assert slope.max() < 1e-2
+
+
+def test_spikes_stay_where_they_are_allowed(wing):
+    y = traces_of(2, 300)
+    allowed = (np.random.default_rng(1).random((2, 300)) < 0.2).astype(np.uint8)
+    s = run(wing, y, (1.7, -0.71), 0.5, allowed=allowed)[1]
+    assert not s[allowed == 0].any()
+    assert s.any()
+    c, s = run(wing, y, (1.7, -0.71), 0.5, allowed=np.zeros_like(allowed))
+    assert not (c.any() or s.any())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_twins_find_the_same_spikes(dtype):
+    y = traces_of(35, 400).astype(dtype)
+    results = [run(wing, y, (1.7, -0.71), 1.0) for wing in wings_present()]
+    for c, s in results[1:]:
+        assert_array_equal(s > 1e-6, results[0][1] > 1e-6)
+        assert_allclose(c, results[0][0], atol=1e-4 * results[0][0].max())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.0, 0.98), st.floats(0.0, 0.9), st.integers(1, 60), st.floats(0, 2))
+def test_any_trace_meets_the_conditions_of_the_optimum(seed, d, r, T, lam):
+    g = (d + r, -d * r)
+    y = np.random.default_rng(seed).normal(0.3, 1, (1, T)).astype(np.float32)
+    K = response(g, T)
+    for wing in wings_present():
+        c, _ = run(wing, y, g, lam)
+        spikes = np.linalg.solve(K, c[0].astype(float))
+        slope = K.T @ (y[0] - c[0].astype(float)) - lam
+        scale = 1e-4 * np.abs(K).sum(0).max() * np.abs(y).max()
+        assert spikes.min() > -1e-4
+        assert slope.max() < scale
+        assert np.abs(slope[spikes > 1e-3]).max(initial=0) < scale
