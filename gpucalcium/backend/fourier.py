@@ -1,4 +1,4 @@
-"""Frequencies, and the small matrices of a Fourier transform at few points: shared by both wings.
+"""Frequencies, small matrices of a Fourier transform at few points, and borders: what both wings of registration share.
 
 Everything here is made on the host, in float64, once for a shape.
 """
