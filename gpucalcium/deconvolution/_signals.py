@@ -41,3 +41,13 @@ def per_trace(value: float | Array, K: int, name: str) -> NDArray[np.float64]:
     if not np.isfinite(host).all():
         raise ParameterError(f"{name} is NaN or infinite: {host[~np.isfinite(host)][:3]}")
     return np.ascontiguousarray(np.broadcast_to(host, K))
+
+
+def coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
+    """`g` as (K, p) float64 on the host."""
+    host = np.asarray(backend.to_numpy(g), dtype=np.float64)
+    if host.size not in (p, K * p):
+        raise ArrayShapeError(f"g has shape {host.shape}: p={p} needs ({p},), or ({K}, {p}) for {K} traces")
+    if not np.isfinite(host).all():
+        raise ParameterError("g is NaN or infinite; leave it out to have it estimated")
+    return np.broadcast_to(host.reshape(-1, p), (K, p)).copy()

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.deconvolution._signals import checked_traces, per_trace, shape_of
+from gpucalcium.deconvolution._signals import checked_traces, coefficients, per_trace, shape_of
 from gpucalcium.deconvolution.noise import GetSn
 from gpucalcium.deconvolution.oasis import solve_ar1, tame_decay
+from gpucalcium.deconvolution.oasis_ar2 import slower_root, solve_ar2, tame_coefficients
 from gpucalcium.deconvolution.time_constants import estimate_time_constant
-from gpucalcium.errors import ArrayShapeError, NotSupportedError, ParameterError
+from gpucalcium.errors import NotSupportedError, ParameterError
 
 Foopsi = tuple[Array, Array, Array, Array, Array, Array, Array]
 
@@ -56,14 +57,14 @@ def constrained_foopsi(
     sn : float or (K,), optional
         Noise standard deviation; estimated if None (`noise_range`, `noise_method`: see `GetSn`).
     p : int
-        Order of the calcium model: 0 none (`fluor` is cut off at 0), 1 decay only.
+        Order of the calcium model: 0 none (`fluor` is cut off at 0), 1 decay only, 2 rise and decay.
     method_deconvolution : "oasis"
         "cvxpy" (or "cvx") is not carried out yet.
     bas_nonneg : bool
         Keep an estimated baseline at 0 or above.
     s_min : float, optional
         None: least sum of spikes (convex). 0: few and large spikes. > 0: smallest spike. < 0: smallest spike in
-        units of ``sn * sqrt(1 - g)``.
+        units of ``sn * sqrt(1 - d)``, d the slowest root of the model.
     optimize_g : int
         Refit `g` on this many transients: not carried out yet.
     verbosity, solvers, **ignored
@@ -79,15 +80,17 @@ def constrained_foopsi(
     sp : (T,) or (K, T) float32
         Spikes, in units of `fluor`.
     lam : float64, scalar or (K,)
-        Penalty at which the residual met the noise. p = 0: None (zeros for a batch), g is array(0) ((K, 0)).
-        CuPy if `fluor` is CuPy, else NumPy. A constant trace gives c = 0 and bl = the constant.
+        Penalty at which the residual met the noise (p = 2: about; see `constrained_oasisAR2`).
+
+    CuPy if `fluor` is CuPy, else NumPy. p = 0: lam is None (zeros for a batch), g is array(0) ((K, 0)). A constant
+    trace gives c = 0 and bl = the constant.
 
     Raises
     ------
     ParameterError
         p is None or negative; NaN or infinite samples (the message names the traces).
     NotSupportedError
-        p >= 2, "cvxpy", or optimize_g > 0.
+        p > 2, "cvxpy", or optimize_g > 0.
     """
     order = _checked_order(p, method_deconvolution, optimize_g)
     traces = checked_traces(fluor)
@@ -95,18 +98,24 @@ def constrained_foopsi(
     if order == 0:
         return _without_model(fluor, traces, noise)
     if g is None:
-        coefficients = backend.to_numpy(estimate_time_constant(traces, order, noise, lags, fudge_factor))
+        found = backend.to_numpy(estimate_time_constant(traces, order, noise, lags, fudge_factor))
     else:
-        coefficients = _coefficients(g, len(traces), order)
-    decay = tame_decay(coefficients[:, 0], given=g is not None)
+        found = coefficients(g, len(traces), order)
+    if order == 1:
+        decay = tame_decay(found[:, 0], given=g is not None)
+        model = decay[:, None]
+    else:
+        model = tame_coefficients(found, given=g is not None)
+        decay = slower_root(model)
     start = per_trace(0.0 if c1 is None else c1, len(traces), "c1")
     if start.any():
         traces = traces - arrays.xp(traces).asarray(
             start[:, None] * decay[:, None] ** np.arange(traces.shape[1])
         )
-    c, s, b, lam = solve_ar1(
+    solve = solve_ar1 if order == 1 else solve_ar2
+    c, s, b, lam = solve(
         traces,
-        decay,
+        decay if order == 1 else model,
         noise,
         None if bl is None else per_trace(bl, len(traces), "bl"),
         b_nonneg=bas_nonneg,
@@ -114,37 +123,27 @@ def constrained_foopsi(
         s_min=0 if s_min is None else s_min,
     )
     xp = arrays.xp(c)
-    found = xp.empty(len(c), "float64")
-    backend.wing(c).oasis.take_start(c, xp.asarray(decay), found)
-    return _as_given(fluor, c, b, found + xp.asarray(start), decay[:, None], noise, s, lam)
+    first = xp.empty(len(c), "float64")
+    backend.wing(c).oasis.take_start(c, xp.asarray(decay), first)
+    return _as_given(fluor, c, b, first + xp.asarray(start), model, noise, s, lam)
 
 
 def _checked_order(p: int | None, method: str, optimize_g: int) -> int:
     if p is None or p < 0:
-        raise ParameterError(f"p={p}: give the order of the calcium model, 0 (none) or 1 (decay)")
+        raise ParameterError(
+            f"p={p}: give the order of the calcium model, 0 (none), 1 (decay) or 2 (rise and decay)"
+        )
     if method in ("cvxpy", "cvx"):
         raise NotSupportedError(f"method_deconvolution={method!r} is not carried out yet; use 'oasis'")
     if method != "oasis":
         raise ParameterError(f"method_deconvolution={method!r}: choose 'oasis'")
     if p > 2:
         raise NotSupportedError(f"p={p}: 'oasis' deconvolves models of order 1 and 2 only")
-    if p == 2:
-        raise NotSupportedError("p=2 (rise and decay) is not carried out yet; use p=1")
     if optimize_g:
         raise NotSupportedError(
             f"optimize_g={optimize_g}: refitting the decay on large transients is not carried out yet; use optimize_g=0"
         )
     return p
-
-
-def _coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
-    """`g` as (K, p) float64 on the host."""
-    host = np.asarray(backend.to_numpy(g), dtype=np.float64)
-    if host.size not in (p, K * p):
-        raise ArrayShapeError(f"g has shape {host.shape}: p={p} needs ({p},), or ({K}, {p}) for {K} traces")
-    if not np.isfinite(host).all():
-        raise ParameterError("g is NaN or infinite; leave it out to have it estimated")
-    return np.broadcast_to(host.reshape(-1, p), (K, p)).copy()
 
 
 def _without_model(fluor: Array, traces: Array, noise: NDArray[np.float64]) -> Foopsi:
