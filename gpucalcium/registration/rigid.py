@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource
 from gpucalcium.backend.stencils import difference_kernel
-from gpucalcium.errors import ArrayShapeError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
 from gpucalcium.registration.matching import Matcher
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
 from gpucalcium.registration.template import first_matcher, sample_of, whole
@@ -173,6 +173,10 @@ def _check_template(template: NDArray, source: FrameSource) -> NDArray[np.float3
     if image.shape != source.shape[1:]:
         raise ArrayShapeError(
             f"template has shape {image.shape}, the movie's frames {source.shape[1:]}: they must agree"
+        )
+    if not np.isfinite(image).any():
+        raise MovieValueError(
+            "the template holds no finite number: give the image that frames are to be registered to"
         )
     return image
 

@@ -24,6 +24,7 @@ from gpucalcium.registration import MotionCorrect
 from tests.registration.scenes import error, moving_cells
 
 SCENE = moving_cells(T=50)
+SOME = SCENE.movie[:12]  # where the emulated wing runs, and accuracy is not the point
 
 
 @pytest.fixture(autouse=True)
@@ -58,10 +59,10 @@ def test_results_are_as_documented(wing):
 
 
 def test_saved_movie_is_the_registered_one(wing):
-    mc = corrected(wing.put(SCENE.movie), save_movie=True)
+    mc = corrected(wing.put(SOME), save_movie=True)
     lazy = mc.registered_movie().read(slice(None))
     assert_allclose(saved(mc), lazy - mc.min_mov, atol=1e-3)
-    assert "_rig__d1_64_d2_60_d3_1_order_F_frames_50.mmap" in mc.mmap_file[0]
+    assert "_rig__d1_64_d2_60_d3_1_order_F_frames_12.mmap" in mc.mmap_file[0]
 
 
 def test_files_are_named_after_the_movie_and_told_apart(tmp_path):
@@ -195,7 +196,7 @@ def test_hdf5_data_set(tmp_path):
 
 
 def test_volumes_need_no_more_settings(wing):
-    volume = np.stack([np.roll(SCENE.movie, k, 2)[:12, :24, :20] for k in range(5)], axis=-1)
+    volume = np.stack([np.roll(SOME, k, 2)[:8, :24, :20] for k in range(5)], axis=-1)
     mc = MotionCorrect(wing.put(volume), is3D=True).motion_correct()  # max_shifts and indices for two axes
     assert len(mc.shifts_rig[0]) == 3
     assert np.abs(np.array(mc.shifts_rig)[:, 2]).max() <= 2
@@ -277,13 +278,13 @@ def test_apply_shifts_movie_refuses(tmp_path):
 
 
 def test_registered_movie_streams_in_any_chunks(wing):
-    mc = corrected(wing.put(SCENE.movie))
+    mc = corrected(wing.put(SOME))
     lazy = mc.registered_movie()
     whole = lazy.read(slice(None))
-    with backend.limit(chunk_frames=7):
+    with backend.limit(chunk_frames=5):
         chunks = [backend.to_numpy(chunk) for chunk in backend.stream(lazy)]
     assert_array_equal(np.concatenate(chunks), whole)
-    assert_array_equal(lazy.read(slice(3, 40, 5)), whole[3:40:5])
+    assert_array_equal(lazy.read(slice(1, 11, 3)), whole[1:11:3])
 
 
 # ---------------------------------------------------------------------------- the reference's own outputs

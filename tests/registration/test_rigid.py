@@ -271,6 +271,11 @@ def test_template_of_another_shape():
         register_rigid(open_movie(SCENE.movie[:3]), RigidParams(), template=np.zeros((9, 9)))
 
 
+def test_template_without_a_number():
+    with pytest.raises(MovieValueError, match="template holds no finite number"):
+        register_rigid(open_movie(SCENE.movie[:3]), RigidParams(), template=np.full((64, 60), np.nan))
+
+
 def test_movie_without_a_number():
     with pytest.raises(MovieValueError, match="no pixel of the movie"):
         register_rigid(open_movie(np.full((3, 20, 20), np.nan)), RigidParams())
