@@ -88,11 +88,13 @@ def load(
     """
     if is_behavior:
         raise NotSupportedError(
-            "is_behavior=True: not supported, because it meant one laboratory's file layout; crop instead"
+            "is_behavior=True: videos of behaviour have no layout of their own here; load them as any movie, and crop"
         )
     names = _names(file_name)
-    cropped = any((top, bottom, left, right))
-    if len(names) == 1 and subindices is None and channel is None and not cropped and not in_memory:
+    changed = (
+        any((top, bottom, left, right, is3D, in_memory)) or subindices is not None or channel is not None
+    )
+    if len(names) == 1 and not changed:
         values = _mapped(names[0], shape, np.dtype(outtype))
         if values is not None:
             return _described(values, names, fr, start_time, meta_data, var_name_hdf5)

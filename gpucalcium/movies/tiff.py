@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -37,9 +38,7 @@ def open_tiff(path: Path) -> Source:
         _check_directories(tiff, series)
     except MovieFileError:
         raise
-    except (
-        Exception
-    ) as err:  # a broken TIFF makes tifffile fail in many ways, all of which mean the same here
+    except Exception as err:  # tifffile fails in many ways, all of which mean the same here
         raise MovieFileError(
             f"{path} cannot be read as TIFF: {type(err).__name__}: {err}. It may be truncated or empty; copy it again "
             "from where it was recorded"
@@ -58,7 +57,7 @@ def open_tiff(path: Path) -> Source:
     if pages is series and series.dataoffset is not None:
         tiff.close()
         return RawSource(path, shape, stored, series.dataoffset)
-    return PagesSource(path, shape, tiff, pages, series.keyframe)
+    return PagesSource(path, shape, tiff, pages, series)
 
 
 def _check_directories(tiff: tifffile.TiffFile, series: Any) -> None:
@@ -89,12 +88,26 @@ def movie_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
     return (*(kept or (1,)), *shape[-2:])
 
 
+@contextmanager
+def _opened(file: tifffile.FileHandle) -> Iterator[None]:
+    """One of the files of an OME series: tifffile keeps all but the first closed."""
+    was_closed = file.closed
+    if was_closed:
+        file.open()
+    try:
+        yield
+    finally:
+        if was_closed:
+            file.close()
+
+
 class PagesSource(Source):
     """Frames made of one page, of several, or part of one; read straight where pages are uncompressed frames."""
 
     def __init__(
-        self, path: Path, shape: tuple[int, ...], tiff: tifffile.TiffFile, pages: Sequence[Any], keyframe: Any
+        self, path: Path, shape: tuple[int, ...], tiff: tifffile.TiffFile, pages: Sequence[Any], series: Any
     ) -> None:
+        keyframe = series.keyframe
         super().__init__(shape, keyframe.dtype, str(path))
         self._pages, self._page_shape = pages, keyframe.shape
         self._lock = Lock()  # around page directories; pixels are decoded by several threads at once
@@ -106,7 +119,8 @@ class PagesSource(Source):
                 f"{path}: {len(pages)} pages of {keyframe.shape} do not make {len(self)} frames of {self.shape[1:]}"
             )
         self._raw: RawSource | None = None
-        if keyframe.is_contiguous and self._per_frame == self._per_page == 1:
+        self._in_one_file = not series.is_multifile
+        if keyframe.is_contiguous and self._per_frame == self._per_page == 1 and self._in_one_file:
             self._raw = RawSource(path, shape, keyframe.dtype.newbyteorder(tiff.byteorder), self._places)
 
     def _fill(self, wanted: range, out: NDArray) -> None:
@@ -130,7 +144,11 @@ class PagesSource(Source):
 
     def _decoded(self, frame: int, number: int) -> NDArray:
         try:
-            return self._page(number).asarray(maxworkers=1)
+            page = self._page(number)
+            if self._in_one_file:
+                return page.asarray(maxworkers=1)
+            with self._lock, _opened(page.parent.filehandle):
+                return page.asarray(maxworkers=1)
         except Exception as err:
             raise MovieFileError(
                 f"{self.name}: frame {frame} (page {number}) cannot be decoded: {type(err).__name__}: {err}. The file "

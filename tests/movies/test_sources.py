@@ -289,6 +289,32 @@ def test_pages_written_one_by_one_are_one_movie(tmp_path):
     assert_array_equal(whole(open_movie(tmp_path / "a.tif")), frames)
 
 
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuid}"><Image ID="Image:0"><Pixels
+ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" SizeX="5" SizeY="7" SizeC="1" SizeZ="1" SizeT="6"><Channel
+ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>"""
+
+
+def test_a_series_over_several_ome_files(tmp_path):
+    frames, uuids = made((6, 7, 5)), [f"urn:uuid:00000000-0000-0000-0000-00000000000{k}" for k in range(2)]
+    planes = "".join(
+        f'<TiffData FirstT="{t}" FirstZ="0" FirstC="0" IFD="{t % 3}" PlaneCount="1">'
+        f'<UUID FileName="{t // 3}.ome.tif">{uuids[t // 3]}</UUID></TiffData>'
+        for t in range(6)
+    )
+    for k, uuid in enumerate(uuids):
+        with tifffile.TiffWriter(tmp_path / f"{k}.ome.tif") as writer:
+            for t in range(3 * k, 3 * k + 3):
+                about = OME.format(uuid=uuid, planes=planes) if t % 3 == 0 else None
+                writer.write(
+                    frames[t], contiguous=False, metadata=None, photometric="minisblack", description=about
+                )
+    source = open_movie(tmp_path / "0.ome.tif")
+    assert_array_equal(whole(source), frames)
+    with backend.limit(chunk_frames=2):
+        assert_array_equal(np.concatenate([c.copy() for c in backend.stream(source)]), frames)
+
+
 def test_singleton_axes_are_dropped(tmp_path):
     frames = made((9, 1, 7, 5))
     tifffile.imwrite(
