@@ -65,21 +65,22 @@ def test_constrained_oasis(benchmark, wing, one_core, noise, penalty):
     )
 
 
-@pytest.mark.benchmark(group=f"constrained_foopsi p=1, all estimated, {TRACES}x{FRAMES}")
-def test_constrained_foopsi(benchmark, wing):
+@pytest.mark.benchmark(group=f"constrained_foopsi, all estimated, {TRACES}x{FRAMES}, one core")
+@pytest.mark.parametrize("p", [1, 2])
+def test_constrained_foopsi(benchmark, wing, one_core, p):
     traces = traces_of(0.2)
     given = wing.put(traces)
 
     def peer(deconvolution):
         for y in traces:
-            deconvolution.constrained_foopsi(y, p=1)
+            deconvolution.constrained_foopsi(y, p=p)
 
     timed(
         benchmark,
         wing,
         constrained_foopsi,
         given,
-        p=1,
+        p=p,
         bytes_moved=3 * traces.nbytes,
         frames=TRACES * FRAMES,
         peers=[Peer("CaImAn", "caiman.source_extraction.cnmf.deconvolution", peer)],

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from gpucalcium.backend.device import threads
 
 BLOCK_BYTES = 1 << 20  # signals transformed at a time: block, spectrum and power stay in the L2 cache
+TILE_FRAMES, TILE_PIXELS = (
+    16,
+    256,
+)  # rows that are read side by side, each a stream; one cache line is written at a time
 
 MEAN, MEDIAN, LOGMEXP = 0, 1, 2
 METHODS = {"mean": MEAN, "median": MEDIAN, "logmexp": LOGMEXP}
@@ -27,12 +31,11 @@ def collect(frames: NDArray, first: int, origin: NDArray, signals: NDArray[np.fl
 @nb.njit(parallel=True, nogil=True, cache=True)
 def _collect(frames, first, origin, signals, start):
     pixels, n = len(signals), len(frames)
-    tile = 64  # 64 x 64 floats of either side lie in the L1 cache: neither side is walked across lines
-    for block in nb.prange((pixels + tile - 1) // tile):
-        low, high = block * tile, min(block * tile + tile, pixels)
-        for t0 in range(0, n, tile):
-            for t in range(t0, min(t0 + tile, n)):
-                for p in range(low, high):
+    for block in nb.prange((pixels + TILE_PIXELS - 1) // TILE_PIXELS):
+        low, high = block * TILE_PIXELS, min((block + 1) * TILE_PIXELS, pixels)
+        for t0 in range(0, n, TILE_FRAMES):
+            for p in range(low, high):
+                for t in range(t0, min(t0 + TILE_FRAMES, n)):
                     signals[p, start + t] = np.float64(frames[t, first + p]) - origin[p]
 
 
