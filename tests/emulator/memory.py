@@ -45,7 +45,7 @@ class MemoryPool:
     """Counts what is allocated on each device; keeps the count of freed blocks until told to free them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # arrays may be collected while memory is counted
         self._used = [0] * DEVICE_COUNT
         self._total = [0] * DEVICE_COUNT
         self._limit = [0] * DEVICE_COUNT
