@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpucalcium.backend import device as _device
-from gpucalcium.backend.arrays import Array, is_cupy, put
+from gpucalcium.backend.arrays import Array, empty, is_cupy, put
 from gpucalcium.errors import ArrayTypeError, MemoryBudgetError, ParameterError
 
 LADDER = tuple(
@@ -193,18 +193,18 @@ def hold(source: FrameSource, dtype: DTypeLike | None = None) -> Array:
     held: Array = getattr(source, "array", None)
     if held is not None:
         return put(held).astype(wanted, copy=False)
-    need, allowed = math.prod(source.shape) * wanted.itemsize, _device.budget()
+    reading = BUFFERS * math.prod(source.shape[1:]) * source.dtype.itemsize
+    need, allowed = math.prod(source.shape) * wanted.itemsize + reading, _device.budget()
     if need > allowed:
         raise MemoryBudgetError(
             f"{_name(source)} takes {size_text(need)} as {wanted}, the budget is {size_text(allowed)}: give more with "
             "GPUCALCIUM_MEMORY or backend.limit(memory=...), or use a function that works in chunks"
         )
-    movie, at = None, 0
-    for chunk in stream(source):
-        if movie is None:
-            movie = _empty_like(chunk, source.shape, wanted)
-        movie[at : at + len(chunk)] = chunk
-        at += len(chunk)
+    movie, at = empty(source.shape, wanted), 0
+    with _device.limit(memory=allowed - need + reading):  # what the movie leaves for its chunks
+        for chunk in stream(source):
+            movie[at : at + len(chunk)] = chunk
+            at += len(chunk)
     return movie
 
 
@@ -368,8 +368,3 @@ def size_text(amount: int) -> str:
 
 def _name(source: FrameSource) -> str:
     return getattr(source, "name", type(source).__name__)
-
-
-def _empty_like(chunk: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    module = importlib.import_module("cupy") if is_cupy(chunk) else np
-    return module.empty(shape, dtype)
