@@ -19,8 +19,8 @@ from gpucalcium.errors import GpuCalciumError
 if TYPE_CHECKING:
     from gpucalcium.pipeline import Results
 
-FAILED, BROKEN, STOPPED = 2, 1, 130  # exit status: the input or the machine; a defect of ours; Ctrl-C
-DEMO_RATE, DEMO_DECAY_S, DEMO_MOTION = 20.0, 0.6, 4.0
+FAILED, BROKEN = 2, 1  # exit status: the input or the machine; a defect of ours
+DEMO_RATE, DEMO_DECAY_S = 20.0, 0.6
 DEMO_CELL_AREA = 273  # px of field per cell: 60 cells on 128 x 128
 
 app = typer.Typer(
@@ -32,7 +32,9 @@ app = typer.Typer(
 )
 
 Device = Annotated[str, typer.Option(help="Where to work: auto, cpu, cuda or cuda:N.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the results; made if it is not there.")
+]
 Dataset = Annotated[str | None, typer.Option(help="Which array of an .npz or HDF5 file.")]
 Axes = Annotated[
     str | None,
@@ -50,11 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
         app([word for word in words if word != "--debug"])
     except (GpuCalciumError, OSError, MemoryError) as err:
         _fail(f"error: {err}", FAILED, debug)
-    except KeyboardInterrupt:
-        _fail("stopped", STOPPED, debug)
     except Exception as err:  # noqa: BLE001 - whatever else escapes is a defect, and is named as one
         _fail(
-            f"internal error: {type(err).__name__}: {err} (run again with --debug for the traceback)", BROKEN, debug
+            f"internal error: {type(err).__name__}: {err} (run again with --debug for the traceback)",
+            BROKEN,
+            debug,
         )
 
 
@@ -103,7 +105,15 @@ def demo(
     with stages.stage("simulation"):
         cells = max(1, size * size // DEMO_CELL_AREA)
         scene = two_photon(
-            frames, (size, size), cells, frame_rate=DEMO_RATE, decay_s=DEMO_DECAY_S, motion=DEMO_MOTION, seed=seed
+            frames,
+            (size, size),
+            cells,
+            frame_rate=DEMO_RATE,
+            decay_s=DEMO_DECAY_S,
+            motion=4.0,
+            amplitude=16.0,
+            resting=12.0,
+            seed=seed,
         )
     asked = RunSettings(frame_rate=DEMO_RATE, decay_s=DEMO_DECAY_S)
     results = run(scene.movie, output, asked, truth=scene, name="Simulated two-photon movie", progress=True)
@@ -117,7 +127,9 @@ def run(
     output: Output,
     frame_rate: Annotated[float | None, typer.Option(help="Frames per second, Hz.")] = None,
     decay_time: Annotated[float, typer.Option(help="Decay time of a typical transient, s.")] = 0.4,
-    cell_radius: Annotated[float | None, typer.Option(help="Radius of a cell, px; guessed if not given.")] = None,
+    cell_radius: Annotated[
+        float | None, typer.Option(help="Radius of a cell, px; guessed if not given.")
+    ] = None,
     components: Annotated[
         int | None, typer.Option(help="Components to start from; guessed if not given.")
     ] = None,
@@ -190,7 +202,9 @@ def _read_params(path: Path) -> dict[str, Any]:
 
 def _report(results: Results, seconds: dict[str, float] | Any) -> None:
     """Time of each stage, and where the files are, on stdout."""
-    print(f"\n{results.name}: {results.frames:,} frames of {results.dims[0]}x{results.dims[1]} px on {results.device}")
+    print(
+        f"\n{results.name}: {results.frames:,} frames of {results.dims[0]}x{results.dims[1]} px on {results.device}"
+    )
     for stage, duration in [*seconds.items(), ("total", sum(seconds.values()))]:
         print(f"  {stage:<18}{duration:8.2f} s  {results.frames / max(duration, 1e-9):10,.0f} frames/s")
     for note in results.notes:
@@ -201,13 +215,12 @@ def _report(results: Results, seconds: dict[str, float] | Any) -> None:
 
 def _score(results: Results) -> None:
     """What a simulation says about the result; the last line ends with F1."""
-    match = results.match
-    assert match is not None
-    registration = results.registration
-    if registration is not None and results.truth is not None:
-        error = registration.shifts - results.truth.shifts
-        error -= error.mean(axis=0)
-        print(f"shifts: {(error**2).mean() ** 0.5:.3f} px rms from the truth")
+    match, registration, truth = results.match, results.registration, results.truth
+    if match is None or registration is None or truth is None:
+        return
+    error = registration.shifts - truth.shifts
+    error -= error.mean(axis=0)
+    print(f"shifts: {(error**2).mean() ** 0.5:.3f} px rms from the truth")
     print(
         f"cells: {len(match.found)} of {match.n_truth} true ones found, {len(match.spurious)} spurious, "
         f"{len(match.uncounted)} cut by the border not counted"

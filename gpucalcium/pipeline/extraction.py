@@ -78,9 +78,10 @@ def run(
     if output is not None:
         check_output(Path(output))
     source = open_movie(movie)
-    _check_shape(source)
+    name = str(name or getattr(source, "name", "the movie"))
+    _check_shape(source.shape, name)
     stages = Stages(progress)
-    with _registered(source, asked, stages) as (frames, registration):
+    with _naming(name), _registered(source, asked, stages) as (frames, registration):
         correlation = _correlation_image(frames, stages)
         params, notes = guess_parameters(correlation, asked)
         fitted, more = _extract(frames, params, asked, stages)
@@ -94,7 +95,7 @@ def run(
         frames=len(source),
         seconds=stages.seconds,
         device=str(backend.active()),
-        name=name or _name(source),
+        name=name,
         notes=notes + more,
         um_per_px=asked.um_per_px,
         truth=truth,
@@ -103,23 +104,31 @@ def run(
     return results if output is None else write_results(results, Path(output), stages)
 
 
-def _check_shape(source: FrameSource) -> None:
-    name = _name(source)
-    if len(source.shape) != 3:
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) != 3:
         raise MovieShapeError(
-            f"{name} has shape {source.shape}; one plane is (T, rows, columns). Several planes are run one by one: "
+            f"{name} has shape {shape}; one plane is (T, rows, columns). Several planes are run one by one: "
             "name the axes, for instance axes='TZYX'"
         )
-    if len(source) < FEWEST_FRAMES:
+    if shape[0] < FEWEST_FRAMES:
         raise MovieShapeError(
-            f"{name} has {len(source)} frames; at least {FEWEST_FRAMES} are needed to tell activity from noise. Is "
-            f"time the first axis? The shape is {source.shape}"
+            f"{name} has {shape[0]} frames; at least {FEWEST_FRAMES} are needed to tell activity from noise. Is "
+            f"time the first axis? The shape is {shape}"
         )
-    if min(source.shape[1:]) < SMALLEST_FIELD:
+    if min(shape[1:]) < SMALLEST_FIELD:
         raise MovieShapeError(
-            f"{name} has frames of {source.shape[1]}x{source.shape[2]} px; at least {SMALLEST_FIELD} px a side are "
-            f"needed. Is time the first axis? The shape is {source.shape}"
+            f"{name} has frames of {shape[1]}x{shape[2]} px; at least {SMALLEST_FIELD} px a side are "
+            f"needed. Is time the first axis? The shape is {shape}"
         )
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say which movie it is that holds nothing."""
+    try:
+        yield
+    except MovieValueError as err:
+        raise MovieValueError(f"{name}: {err}") from err
 
 
 @contextlib.contextmanager
@@ -171,13 +180,11 @@ def _correlation_image(frames: FrameSource, stages: Stages) -> NDArray[np.float3
         image = backend.to_numpy(local_correlations(stages.watched(frames), swap_dim=False))
     if not np.isfinite(image).any():
         raise MovieValueError(
-            f"{_name(frames)}: every pixel is NaN or infinite in some frame, so nothing can be correlated. Crop the "
+            "every pixel is NaN or infinite in some frame, so nothing can be correlated. Crop the "
             "border that registration left, or replace missing values first"
         )
     if not image.any():
-        raise MovieValueError(
-            f"{_name(frames)}: no pixel ever changes together with another: nothing is recorded in it"
-        )
+        raise MovieValueError("no pixel ever changes together with another: nothing is recorded in it")
     return image
 
 
@@ -229,7 +236,3 @@ def _score(fitted: CNMF, truth: SimulatedMovie | None) -> Match | None:
         return None
     cells = fitted.estimates.A[:, fitted.estimates.idx_components]
     return match_footprints(cells, truth.A, uncounted=truth.A_border)
-
-
-def _name(source: FrameSource) -> str:
-    return getattr(source, "name", "the movie")

@@ -17,7 +17,7 @@ from gpucalcium.plotting.traces import draw_trace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROW_HEIGHT = 0.8  # inches
+ROW_HEIGHT = 0.85  # inches
 MARGIN = 6  # px of surroundings shown beyond a footprint's support
 
 
@@ -61,8 +61,11 @@ def component_figure(
     found = outlines(A[:, chosen], image.shape)
     sizes = [side.stop - side.start for outline in found for side in outline.box] or [1]
     half = int(np.ceil(np.percentile(sizes, 90) / 2)) + MARGIN
-    figure = style.new_figure(style.TWO_COLUMNS, ROW_HEIGHT * max(len(chosen), 1) + 0.3)
-    grid = figure.subplots(max(len(chosen), 1), 3, squeeze=False, width_ratios=[1, 1, 8])
+    rows = max(len(chosen), 1)
+    height = ROW_HEIGHT * rows + 0.5
+    figure = style.new_figure(style.TWO_COLUMNS, height, layout=None)
+    grid = figure.subplots(rows, 3, squeeze=False, width_ratios=[1, 1, 8])
+    figure.subplots_adjust(0.01, 0.4 / height, 0.99, 1 - 0.2 / height, wspace=0.12, hspace=0.4)
     low, high = style.limits(image)
     for (where, what, when), k, outline in zip(grid, chosen, found, strict=False):
         if outline.paths:

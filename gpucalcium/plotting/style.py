@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,10 @@ LINE = 0.8  # points
 DOTS_PER_INCH = 300
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure of so many inches that belongs to no window and no global list.
+
+    Its parts are laid out so that no text is cut off; with ``layout=None`` whoever fills it does that.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as err:
         raise MissingExtraError("figures need Matplotlib: pip install 'gpucalcium[plot]'") from err
-    return Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    return Figure((width, height), dpi=DOTS_PER_INCH, layout=layout)
 
 
 def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
@@ -79,6 +81,9 @@ def save_figure(figure: Figure, stem: Path, formats: tuple[str, ...] = ("png", "
     """
     from matplotlib import rc_context
 
+    if figure.get_layout_engine() is not None:  # work the layout out once, not once per format
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "gpucalcium"}):

@@ -1,0 +1,230 @@
+"""The command as a user meets it: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from gpucalcium import __version__
+from gpucalcium.cli import main
+from gpucalcium.simulate import two_photon
+
+
+@pytest.fixture(scope="module")
+def movie():
+    return two_photon(150, (48, 50), 5, seed=1).movie
+
+
+@pytest.fixture(autouse=True)
+def _coarse_figures(monkeypatch):
+    """Nobody looks at these figures: drawing them at printing resolution would take most of the time."""
+    monkeypatch.setattr("gpucalcium.plotting.style.DOTS_PER_INCH", 40)
+    monkeypatch.setattr("gpucalcium.report.page.SCREEN_DOTS_PER_INCH", 40)
+
+
+@pytest.fixture
+def gpucalcium(capsys):
+    """Run the command in this process: (exit status, stdout, stderr)."""
+
+    def call(*words):
+        status = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as end:
+            status = end.code or 0
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call
+
+
+def test_version_and_help(gpucalcium):
+    assert gpucalcium("--version") == (0, f"{__version__}\n", "")
+    status, out, _ = gpucalcium("--help")
+    assert status == 0
+    assert all(command in out for command in ("demo", "run", "info", "doctor"))
+
+
+def test_doctor_names_the_version(gpucalcium):
+    status, out, _ = gpucalcium("doctor")
+    assert status == 0
+    assert __version__ in out
+
+
+def test_demo_scores_itself(gpucalcium, tmp_path):
+    status, out, err = gpucalcium(
+        "demo", "--output", tmp_path / "out", "--frames", 300, "--size", 64, "--device", "cpu"
+    )
+    assert status == 0
+    last = out.strip().splitlines()[-1]
+    assert re.search(r"precision \d\.\d\d  recall \d\.\d\d  F1 \d\.\d\d$", last)
+    assert float(last.split()[-1]) >= 0.9
+    for stage in (
+        "simulation",
+        "motion correction",
+        "correlation image",
+        "extraction",
+        "quality",
+        "figures",
+        "report",
+    ):
+        assert re.search(rf"{stage} +100% \|", err), stage
+        assert re.search(rf"{stage} +\d+\.\d\d s", out), stage
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.hdf5", "report.html", "figures"}
+
+
+@pytest.mark.parametrize("name", ["movie.tif", "movie.npy", "movie.npz", "movie.h5"])
+def test_run_reads_every_kind_of_file(gpucalcium, tmp_path, movie, name):
+    path = tmp_path / name
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, movie)
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["recording"] = movie
+    else:
+        {".npy": np.save, ".npz": np.savez}[path.suffix](path, movie)
+    words = ("--frame-rate", 20, "--components", 4, "--no-refit", "--no-motion-correct", "--device", "cpu")
+    status, out, _ = gpucalcium("run", path, "-o", tmp_path / "out", *words)
+    assert status == 0
+    assert re.search(r"^\d+ cells, \d+ components rejected$", out, re.MULTILINE)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_run_chains_files_and_takes_parameters(gpucalcium, tmp_path, movie):
+    parts = [tmp_path / f"part{k}.tif" for k in range(2)]
+    for path, frames in zip(parts, np.array_split(movie, 2), strict=True):
+        tifffile.imwrite(path, frames)
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"init": {"K": 3, "nb": 1}}))
+    words = ("--params", settings, "--no-motion-correct", "--no-refit", "--device", "cpu")
+    status, out, _ = gpucalcium("run", *parts, "-o", tmp_path / "out", *words)
+    assert status == 0
+    assert "150 frames of 48x50 px" in out
+    with h5py.File(tmp_path / "out" / "results.hdf5") as file:
+        assert file["params/init/K"][()] == 3
+        assert file["estimates/f"].shape[0] == 1
+
+
+def test_info_tells_planes_apart(gpucalcium, tmp_path):
+    np.savez(tmp_path / "movie.npz", movie=np.zeros((9, 2, 20, 30), np.uint8))
+    status, out, _ = gpucalcium("info", tmp_path / "movie.npz")
+    assert status == 0
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (facts["frames"], facts["field"], facts["planes"]) == ("9", "20 x 30 px", "2")
+    status, out, _ = gpucalcium("info", tmp_path / "movie.npz", "--axes", "TYXZ")
+    assert "9" in out
+    assert "20 x 30" not in out
+
+
+def truncated(path):
+    tifffile.imwrite(path, np.ones((40, 32, 32), np.uint16))
+    path.write_bytes(path.read_bytes()[:30_000])
+
+
+def compressed_and_truncated(path):
+    noise = np.random.default_rng(0).integers(0, 9999, (40, 32, 32), np.uint16)
+    tifffile.imwrite(path, noise, compression="zlib")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+BAD_INPUT = {
+    "absent file": ("absent.tif", lambda path: None, "not found"),
+    "unknown extension": (
+        "movie.xyz",
+        lambda path: path.write_bytes(b"1"),
+        r"Unknown file type '\.xyz'.*\.tif",
+    ),
+    "empty file": ("movie.tif", lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
+    "text, not TIFF": ("movie.tif", lambda path: path.write_bytes(b"hello" * 99), "cannot be read as TIFF"),
+    "truncated TIFF": ("movie.tif", truncated, "truncated"),
+    "truncated compressed TIFF": ("movie.tif", compressed_and_truncated, "truncated|cannot be decoded"),
+    "one image": ("movie.npy", lambda path: np.save(path, np.ones((50, 50))), "1 frames; at least 30"),
+    "five axes": ("movie.npy", lambda path: np.save(path, np.ones((40, 2, 2, 20, 20))), "5 axes"),
+    "no frames": ("movie.npy", lambda path: np.save(path, np.ones((0, 20, 20))), "empty"),
+    "all NaN": ("movie.npy", lambda path: np.save(path, np.full((40, 20, 20), np.nan)), "finite"),
+    "constant": ("movie.npy", lambda path: np.save(path, np.ones((40, 20, 20))), "nothing is recorded"),
+    "complex": ("movie.npy", lambda path: np.save(path, np.ones((40, 20, 20), complex)), "complex128"),
+    "objects": ("movie.npy", lambda path: np.save(path, np.array([{}])), "never unpickled"),
+    "folder": ("movie.tif", lambda path: path.mkdir(), "is a folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_said_in_one_line(gpucalcium, tmp_path, case):
+    name, make, message = BAD_INPUT[case]
+    make(tmp_path / name)
+    before = sorted(tmp_path.iterdir())
+    status, _, err = gpucalcium("run", tmp_path / name, "-o", tmp_path / "out", "--device", "cpu")
+    last = err.replace("\r", "\n").strip().splitlines()[-1]
+    assert status == 2
+    assert last.startswith("error: ")
+    assert re.search(message, last), last
+    assert name in last
+    assert "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--frame-rate", "0"), "frame_rate=0"),
+        (("--max-shift", "40"), "max_shifts"),
+        (("--axes", "TZYX"), "axes='TZYX'"),
+        (("--device", "tpu"), "'tpu'.*'cpu'"),
+        (("--params", "absent.json"), "absent.json"),
+    ],
+)
+def test_bad_options_are_said_in_one_line(gpucalcium, tmp_path, movie, words, message):
+    np.save(tmp_path / "movie.npy", movie)
+    status, _, err = gpucalcium("run", tmp_path / "movie.npy", "-o", tmp_path / "out", *words)
+    assert status == 2
+    assert re.search(message, err.replace("\r", "\n").strip().splitlines()[-1])
+    assert not (tmp_path / "out").exists()
+
+
+def test_absent_gpu_names_the_reason(gpucalcium, tmp_path, movie, monkeypatch):
+    from gpucalcium.backend import device
+
+    none = device.Probe(device.State.NO_DRIVER, "CuPy 14.2 is installed, but no NVIDIA driver answers")
+    monkeypatch.setattr(device, "probe", lambda: none)
+    np.save(tmp_path / "movie.npy", movie)
+    status, _, err = gpucalcium("run", tmp_path / "movie.npy", "-o", tmp_path / "out", "--device", "cuda")
+    assert status == 2
+    assert "no NVIDIA driver answers" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_where(gpucalcium, tmp_path):
+    status, _, err = gpucalcium("info", tmp_path / "absent.tif", "--debug")
+    assert status == 2
+    assert "Traceback" in err
+    assert "MovieNotFoundError" in err
+
+
+def test_a_defect_of_ours_is_named_as_one(gpucalcium, monkeypatch):
+    from gpucalcium.backend import doctor
+
+    monkeypatch.setattr(doctor, "report", lambda: 1 / 0)
+    status, _, err = gpucalcium("doctor")
+    assert status == 1
+    assert err.startswith("internal error: ZeroDivisionError")
+    assert "Traceback" not in err
+
+
+def test_stopping_leaves_nothing_behind(gpucalcium, tmp_path, movie, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpucalcium.pipeline.summary.figures", stop)
+    np.save(tmp_path / "movie.npy", movie)
+    status, _, err = gpucalcium(
+        "run", tmp_path / "movie.npy", "-o", tmp_path / "out", "--no-refit", "--device", "cpu"
+    )
+    assert status == 130
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["movie.npy"]
