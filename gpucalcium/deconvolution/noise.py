@@ -147,8 +147,8 @@ def movie_noise(
 
     Raises
     ------
-    MovieShapeError
-        The movie has fewer frames than the band needs.
+    ParameterError
+        Unknown method, or no frequency bin in the band: too few frames, or too narrow a band.
     """
     source = open_movie(movie)
     frames = _selected_samples(len(source), max_num_samples_fft)
