@@ -83,7 +83,8 @@ def stream(
     place = _device.active().kind
     held: Array = getattr(source, "array", None)
     if is_cupy(held) or (held is not None and place == "cpu"):
-        length = _chunk_length(source, "cuda" if is_cupy(held) else "cpu", 0, overlap, working)
+        copies = 0 if held.flags.c_contiguous else 2  # the consumer's, and the next
+        length = _chunk_length(source, "cuda" if is_cupy(held) else "cpu", copies, overlap, working)
         return (put(held[piece]) for piece in _pieces(wanted, length, overlap))
     length = _chunk_length(source, place, BUFFERS, overlap, working)
     pieces = _pieces(wanted, length, overlap)

@@ -67,7 +67,7 @@ class Prepared(Source):
         return flat.reshape(len(wanted), *self.shape[1:])
 
     def _in_space(self, frames: slice) -> NDArray[np.float32]:
-        values: NDArray = self._source.read(frames).astype(np.float32, copy=False)
+        values: NDArray = self._source.read(frames).astype(np.float32, copy=self._border > 0)
         if b := self._border:
             for axis in (1, 2):
                 edges = np.moveaxis(values, axis, 0)
