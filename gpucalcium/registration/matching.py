@@ -10,6 +10,7 @@ what each of the steps here gains.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.fft
@@ -60,6 +61,12 @@ class Noise:
     deviation: NDArray[np.float64]
     """Local standard deviation to the power that weights need, (d1, d2[, d3]); its median is one."""
 
+    @cached_property
+    def weight(self) -> NDArray[np.float64]:
+        """What the template's spectrum is multiplied by."""
+        divisor = self.spectrum**SPECTRUM_POWER
+        return np.divide(self.signal, divisor, out=np.zeros_like(divisor), where=divisor > 0)
+
     @classmethod
     def unknown(cls, power: NDArray[np.float64], shape: tuple[int, ...]) -> Noise:
         """Before anything is registered: all of a frame's power (d1, d2//2+1) counts as noise."""
@@ -98,20 +105,27 @@ def wave_number(shape: tuple[int, ...]) -> NDArray[np.float64]:
     return np.sqrt(sum(k**2 for k in np.meshgrid(*axes, indexing="ij")))
 
 
+@lru_cache(maxsize=4)
+def _rings(shape: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """|k| in rings, one cycle wide; the ring nearest to each frequency; and how many are in each, the mean left out."""
+    radius = wave_number(shape) * max(shape)
+    rings = np.rint(radius).astype(np.int64)
+    weight = multiplicity(shape) * np.ones(rings.shape)
+    weight[(0,) * rings.ndim] = 0
+    return radius, rings, np.bincount(rings.ravel(), weight.ravel()).astype(np.float64)
+
+
 def isotropic(power: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """A power spectrum averaged over directions, on the same grid; the mean of the image does not count."""
-    k = wave_number(shape)
-    rings = np.rint(k * max(shape)).astype(np.int64)
-    weight = multiplicity(shape) * np.ones_like(k)
-    weight[(0,) * k.ndim] = 0
-    total = np.bincount(rings.ravel(), (weight * power).ravel())
-    count = np.bincount(rings.ravel(), weight.ravel())
-    filled = count > 0
+    radius, rings, count = _rings(shape)
+    weighted = power * multiplicity(shape)
+    weighted[(0,) * power.ndim] = 0
+    total = np.bincount(rings.ravel(), weighted.ravel())
     if not (total > 0).any():
-        return np.zeros_like(k)
-    mean = total[filled] / count[filled]
-    log_mean = np.log(np.maximum(mean, np.finfo(np.float64).tiny))
-    return np.exp(np.interp(k, np.flatnonzero(filled) / max(shape), log_mean))
+        return np.zeros_like(power)
+    filled = np.flatnonzero(count)
+    log_mean = np.log(np.maximum(total[filled] / count[filled], np.finfo(np.float64).tiny))
+    return np.exp(np.interp(radius, filled, log_mean))
 
 
 def multiplicity(shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -181,7 +195,7 @@ class Matcher:
         offset = float(template.mean(dtype=np.float64))
         fill = (template - np.float32(offset)).astype(np.float32)
         weighted = _weighted(fill.astype(np.float64), bound, noise, high_pass)
-        band = _band(noise, weighted)
+        band = _band(noise)
         kernel = _cut(weighted, template.shape, band).astype(np.complex64)
         wing = backend.wing()
         shifts, peaks, _ = wing.registration.locate(
@@ -224,15 +238,9 @@ def _weighted(
     if high_pass is not None:
         image = correlate(image, high_pass, mode="reflect")
     spectrum = scipy.fft.rfftn(image - image.mean())
-    weight = np.divide(
-        noise.signal,
-        noise.spectrum**SPECTRUM_POWER,
-        out=np.zeros_like(noise.signal),
-        where=noise.spectrum > 0,
-    )
     margins = tuple(min(m / 2, MARGIN_SHARE * n) for m, n in zip(bound, shape, strict=True))
     inside = window(shape, margins) / noise.deviation
-    weighted = scipy.fft.irfftn(spectrum * weight, s=shape) * inside
+    weighted = scipy.fft.irfftn(spectrum * noise.weight, s=shape) * inside
     weighted -= inside * (weighted.sum() / inside.sum())
     if high_pass is not None:
         weighted = correlate(weighted, high_pass, mode="constant")
@@ -241,24 +249,16 @@ def _weighted(
     return result
 
 
-def _band(noise: Noise, weighted: NDArray[np.complex128]) -> tuple[int, ...]:
+def _band(noise: Noise) -> tuple[int, ...]:
     """Frequencies kept per axis (see `fourier.frequencies`): those that hold nearly all that is known of a shift."""
     shape = noise.deviation.shape
-    k = wave_number(shape)
-    weight = np.divide(
-        noise.signal, noise.spectrum**SPECTRUM_POWER, out=np.zeros_like(k), where=noise.spectrum > 0
-    )
-    information = k**2 * noise.structure * weight * multiplicity(shape)
+    information = _rings(shape)[0] ** 2 * noise.structure * noise.weight * multiplicity(shape)
     kept = []
     for axis, n in enumerate(shape):
-        along = information.sum(axis=tuple(a for a in range(k.ndim) if a != axis))
-        last = axis == k.ndim - 1
-        if not last:  # frequencies k and -k together
-            along = (
-                along[: n // 2 + 1] + np.r_[0, along[: (n - 1) // 2 : -1], np.zeros(1 - n % 2)][: n // 2 + 1]
-            )
-        highest = int(np.searchsorted(np.cumsum(along), INFORMATION_KEPT * along.sum()))
-        kept.append(min(highest + 1, n // 2 + 1) if last else min(2 * highest + 1, n))
+        along = information.sum(axis=tuple(a for a in range(len(shape)) if a != axis))
+        both_signs = np.bincount(np.minimum(np.arange(len(along)), n - np.arange(len(along))), along)
+        highest = int(np.searchsorted(np.cumsum(both_signs), INFORMATION_KEPT * along.sum()))
+        kept.append(highest + 1 if axis == len(shape) - 1 else min(2 * highest + 1, n))
     return tuple(kept)
 
 

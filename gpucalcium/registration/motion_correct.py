@@ -121,6 +121,8 @@ class MotionCorrect:
         seed: int = 0,
     ) -> None:
         self.fname = fname if isinstance(fname, list) else [fname]
+        if not self.fname:
+            raise ParameterError("fname is an empty list: name at least one recording")
         self.min_mov, self.dview, self.seed = min_mov, dview, seed
         self.max_shifts, self.niter_rig, self.splits_rig = max_shifts, niter_rig, splits_rig
         self.num_splits_to_process_rig, self.num_frames_split = num_splits_to_process_rig, num_frames_split

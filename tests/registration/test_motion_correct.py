@@ -249,6 +249,11 @@ def test_errors_at_the_edge(movie, parameters, kind, text):
         corrected(movie, **parameters)
 
 
+def test_no_recording_at_all():
+    with pytest.raises(ParameterError, match="at least one recording"):
+        MotionCorrect([])
+
+
 # ---------------------------------------------------------------------------- another recording
 
 
