@@ -116,16 +116,18 @@ def _least_squares(xi: NDArray, variance: NDArray, p: int, lags: int) -> NDArray
     return np.einsum("kij,kj->ki", np.linalg.pinv(matrices), xi[:, 1:])
 
 
-def _with_tame_roots(g: NDArray, fudge_factor: float) -> NDArray:
+def _with_tame_roots(g: NDArray, fudge_factor: float) -> NDArray[np.float64]:
     """The AR coefficients whose roots are those of `g` (K, p), made real, put inside [0, 1], times `fudge_factor`."""
     p = g.shape[1]
+    companion = np.zeros((len(g), p, p))  # its eigenvalues are the roots
+    companion[:, 0] = g
+    companion[:, np.arange(1, p), np.arange(p - 1)] = 1
+    roots = np.linalg.eigvals(companion).real
     jitter = JITTER * np.random.default_rng(JITTER_SEED).standard_normal(p)
-    tame = np.empty_like(g)
-    for k, row in enumerate(g):
-        roots = np.zeros(p)
-        found = np.roots(np.concatenate([[1.0], -row])).real
-        roots[: len(found)] = found
-        roots = np.where(roots > 1, ROOT_ABOVE_ONE + jitter, roots)
-        roots = np.where(roots < 0, ROOT_BELOW_ZERO + jitter, roots)
-        tame[k] = 0.0 - np.poly(fudge_factor * roots)[1:]
-    return tame
+    roots = np.where(roots > 1, ROOT_ABOVE_ONE + jitter, roots)
+    roots = fudge_factor * np.where(roots < 0, ROOT_BELOW_ZERO + jitter, roots)
+    polynomial = np.zeros((len(g), p + 1))  # prod_i (x - root_i), highest power first
+    polynomial[:, 0] = 1
+    for root in roots.T:
+        polynomial[:, 1:] -= root[:, None] * polynomial[:, :-1]
+    return 0.0 - polynomial[:, 1:]
