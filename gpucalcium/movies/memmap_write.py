@@ -23,9 +23,7 @@ from gpucalcium.movies.npy import open_npy
 from gpucalcium.movies.prepared import Prepared, Shifted
 from gpucalcium.movies.sources import MovieLike, open_movie
 
-_ROWS = (
-    16  # transposed at a time: more of them are more pages than the processor knows by heart (6 times slower)
-)
+_ROWS = 16  # transposed at a time: more lie on more pages than the processor keeps at hand (6 times slower)
 _TURNED = 4 << 20  # bytes that are transposed at a time, by each thread
 _ENOUGH_FRAMES = 4096  # frames transposed at a time: traces are then written in runs of 16 KiB
 
@@ -83,9 +81,13 @@ def _write_traces(source: FrameSource, path: Path) -> None:
 
 def _reserve(file: int, size: int) -> None:
     """Take the space on the disk now: a full disk is noticed before the work and not after."""
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(file, 0, size)
-    else:
+    except AttributeError:  # not on this system
+        os.truncate(file, size)
+    except OSError as err:
+        if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on this file system
+            raise
         os.truncate(file, size)
 
 
