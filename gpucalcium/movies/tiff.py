@@ -14,7 +14,7 @@ from typing import Any
 import tifffile
 from numpy.typing import NDArray
 
-from gpucalcium.errors import MovieFileError
+from gpucalcium.errors import MissingExtraError, MovieFileError
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
@@ -150,6 +150,8 @@ class PagesSource(Source):
             with self._lock, _opened(page.parent.filehandle):
                 return page.asarray(maxworkers=1)
         except Exception as err:
+            if "imagecodecs" in str(err):
+                raise MissingExtraError(f"{self.name}: {err}: pip install 'gpucalcium[tiff]'") from err
             raise MovieFileError(
                 f"{self.name}: frame {frame} (page {number}) cannot be decoded: {type(err).__name__}: {err}. The file "
                 "may be truncated; copy it again from where it was recorded"

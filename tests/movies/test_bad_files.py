@@ -6,12 +6,14 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.testing import assert_array_equal
 
 from gpucalcium import backend
 from gpucalcium.errors import (
     DatasetNotFoundError,
     GpuCalciumError,
+    MissingExtraError,
     MovieFileError,
     MovieNotFoundError,
     UnknownFormatError,
@@ -60,6 +62,16 @@ def test_which_frame_of_a_damaged_tiff(tmp_path):
     path.write_bytes(content)
     with pytest.raises(MovieFileError, match=r"z\.tif: frame 39 \(page 39\) cannot be decoded"):
         source.read(slice(None))
+
+
+def test_a_compression_that_needs_an_extra_names_it(tmp_path, monkeypatch):
+    def asarray(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    source = open_movie(files.tiff(tmp_path / "z.tif", FRAMES, compression="lzw"))
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", asarray)
+    with pytest.raises(MissingExtraError, match=r"z\.tif.*gpucalcium\[tiff\]"):
+        source.read(slice(0, 1))
 
 
 def test_a_file_that_shrinks_after_it_was_opened(tmp_path):

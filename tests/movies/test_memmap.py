@@ -1,5 +1,6 @@
 """Memory maps: written and read back bit for bit, whole or not at all, and exchanged with other programs."""
 
+import errno
 import os
 import tracemalloc
 from pathlib import Path
@@ -251,6 +252,14 @@ def test_a_full_disk_is_an_error(here, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save_memmap([FRAMES], order="C")
     assert files.names(here) == []
+
+
+def test_a_file_system_that_cannot_reserve_space(here, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    assert_array_equal(movie_of(save_memmap([FRAMES], order="C")), FRAMES)
 
 
 # ---------------------------------------------------------------------------- reading
