@@ -15,9 +15,7 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     "filters.cu": {
         "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
     },
-    "greedy.cu": {
-        name: [()] for name in "seek list_box copy_trace weigh see blur take_out energy".split()
-    },
+    "greedy.cu": {name: [()] for name in "seek list_box copy_trace weigh see blur take_out energy".split()},
     "hals.cu": {"sweep_traces": [()], "sweep_footprints": [()]},
     "nnls.cu": {"lasso": [()], "nnls_l0": [()]},
     "oasis.cu": {
@@ -35,7 +33,8 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         **{name: [()] for name in ("weigh", "mark_border", "add_power")},
     },
     "products.cu": {
-        name: [(pixel,) for pixel in (*PIXELS, "float64")] for name in ("project", "add_samples", "add_squares")
+        name: [(pixel,) for pixel in (*PIXELS, "float64")]
+        for name in ("project", "add_samples", "add_squares")
     },
     "spectrum.cu": {
         "collect": [(pixel,) for pixel in (*PIXELS, "float64")],
