@@ -78,7 +78,7 @@ def detrend_df_f(
     baseline = _baseline(F, q, window, use_fast)
     change = F - baseline
     if not detrend_only:
-        background = backend.put(_background(A, b, f, norms, T))
+        background = arrays.xp(F).asarray(_background(A, b, f, norms, T))
         change = change / (_baseline(background, q, window, use_fast) + baseline)
     change[broken] = np.nan
     return backend.like(C, change.astype("float32"))

@@ -118,6 +118,14 @@ def test_kind_of_result(wing):
     assert backend.is_cupy(got) == (wing.device == "cuda")
 
 
+def test_traces_on_a_gpu_stay_there_whatever_device_is_active(on_gpu):
+    A, b, C, f = scene()
+    given = on_gpu.put(C)
+    with backend.use("cpu"):
+        got = detrend_df_f(A, b, given, f, frames_window=50)
+    assert backend.is_cupy(got)
+
+
 def test_no_components():
     A, b, C, f = scene()
     assert detrend_df_f(A[:, :0], b, C[:0], f).shape == (0, 400)

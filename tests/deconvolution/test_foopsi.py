@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.deconvolution import GetSn, constrained_foopsi, estimate_time_constant
+from gpucalcium.deconvolution import GetSn, constrained_foopsi, estimate_time_constant, get_noise_fft
 from gpucalcium.errors import ArrayShapeError, NotSupportedError, ParameterError
 
 NAMES = "c bl c1 g sn sp lam".split()
@@ -107,6 +107,23 @@ def test_kind_and_dtype_of_results(wing):
         assert all(backend.is_cupy(x) == (wing.device == "cuda") for x in result)
         assert [x.shape for x in result] == [(2, 200), (2,), (2,), (2, p), (2,), (2, 200), (2,)]
         assert result[0].dtype == result[5].dtype == np.float32
+
+
+@pytest.mark.parametrize("p", [0, 1, 2])
+@pytest.mark.parametrize("s_min", [None, 0, -1])
+def test_traces_on_a_gpu_stay_there_whatever_device_is_active(on_gpu, p, s_min):
+    given = on_gpu.put(bernoulli((0.9,), 0.3, K=2, T=100)[0])
+    with backend.use("cpu"):
+        assert all(backend.is_cupy(x) for x in constrained_foopsi(given, p=p, s_min=s_min))
+        assert backend.is_cupy(get_noise_fft(given)[0])
+        assert backend.is_cupy(estimate_time_constant(given, 1))
+
+
+@pytest.mark.parametrize("p", [0, 1, 2])
+def test_no_traces(p):
+    shapes = [(0, 100), (0,), (0,), (0, p), (0,), (0, 100), (0,)]
+    for s_min in (None, 0, -1):
+        assert [np.shape(x) for x in constrained_foopsi(np.zeros((0, 100)), p=p, s_min=s_min)] == shapes
 
 
 def test_without_model_the_trace_is_cut_at_zero(wing):
