@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpucalcium.backend.cpu._threads import share
 
 EPSILON = 2.0**-23  # keeps an empty footprint from dividing by zero
+SAMPLES_PER_TASK = 1 << 19  # fewer are done sooner than another thread has started
 
 
 def energy(
@@ -20,7 +21,16 @@ def energy(
 
     `filtered` is (d, T), `out` (d,); only the entries in `pixels` (n,) are written. `window` 0: the sum over all.
     """
-    share(len(pixels), lambda first, last: _energy(filtered, pixels[first:last], window, out))
+    share(
+        len(pixels),
+        lambda first, last: _energy(filtered, pixels[first:last], window, out),
+        _grain(filtered),
+    )
+
+
+def _grain(movie: NDArray) -> int:
+    """Pixels that are worth a thread of their own."""
+    return max(1, SAMPLES_PER_TASK // max(1, movie.shape[1]))
 
 
 @nb.njit(nogil=True, cache=True)
@@ -82,12 +92,11 @@ def search(
         shape, trace = _fit(residual, pixels, filtered[seed], iterations)
         shapes[k, inside] = shape
         traces[k] = trace
-        residual_task = _subtract_task(residual, pixels, shape, trace)
-        share(len(pixels), residual_task)
+        _subtract(residual, pixels, shape, trace)
         reach = tuple(h + side // 2 for h, side in zip(half, kernel.shape, strict=True))
         _, around = _box(seed, dims, reach)
         blurred = _blur(shape, pixels, around, dims, kernel)
-        share(len(around), _subtract_task(filtered, around, blurred, trace))
+        share(len(around), _subtract_task(filtered, around, blurred, trace), _grain(filtered))
         energy(filtered, around, window, values)
 
 

@@ -11,13 +11,6 @@ from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie
 
 
-def block_means(n: int, factor: int) -> NDArray[np.float32]:
-    """(ceil(n / factor), n) matrix of means over blocks; the last block averages what there is."""
-    blocks = np.arange(n) // factor
-    matrix = (np.arange(-(-n // factor))[:, None] == blocks).astype(np.float64)
-    return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
-
-
 def linear_resize(small: int, n: int, factor: int) -> NDArray[np.float32]:
     """(n, small) matrix of linear interpolation between the middles of blocks of `factor`; the ends are held."""
     middles = np.array([(i * factor + min((i + 1) * factor, n) - 1) / 2 for i in range(small)])
@@ -45,28 +38,39 @@ def downscale(movie: PixelMovie, ssub: int, tsub: int, img: NDArray | None = Non
     shape = tuple(-(-n // ssub) for n in movie.dims)
     total = -(-movie.T // tsub)
     out = backend.zeros((total, *shape), "float32")
-    matrices = [backend.put(block_means(n, ssub)) for n in movie.dims] if ssub > 1 else []
     inverse = None if img is None else backend.put((1 / np.asarray(img)).astype(np.float32))
     for start, frames in movie.frames(working=8 * movie.d):
         small = frames.reshape(-1, *movie.dims).astype("float32")
         if inverse is not None:
             small *= inverse
-        for axis, matrix in enumerate(matrices, 1):
-            small = _along(small, matrix, axis)
+        for axis in range(1, small.ndim):
+            small = _block_sums(small, axis, ssub)
         for phase in range(tsub):
             part = small[(phase - start) % tsub :: tsub]
             block = (start + (phase - start) % tsub) // tsub
             out[block : block + len(part)] += part
-    if tsub > 1:
-        out[: movie.T // tsub] /= tsub
-        if movie.T % tsub:
-            out[-1] /= movie.T % tsub
+    for axis, (n, factor) in enumerate(
+        zip((movie.T, *movie.dims), (tsub, *[ssub] * len(movie.dims)), strict=True)
+    ):
+        if factor > 1:
+            sizes = np.minimum(factor, n - factor * np.arange(out.shape[axis])).astype(np.float32)
+            out /= backend.put(sizes.reshape([-1 if a == axis else 1 for a in range(out.ndim)]))
     return out
 
 
-def _along(frames: Array, matrix: Array, axis: int) -> Array:
-    xp = backend.arrays.xp(frames)
-    return xp.ascontiguousarray(xp.moveaxis(xp.matmul(xp.moveaxis(frames, axis, -1), matrix.T), -1, axis))
+def _block_sums(frames: Array, axis: int, factor: int) -> Array:
+    """Sums over blocks of `factor` along an axis; the last block has what there is."""
+    if factor == 1:
+        return frames
+    phases = [
+        frames[tuple(slice(phase, None, factor) if a == axis else slice(None) for a in range(frames.ndim))]
+        for phase in range(min(factor, frames.shape[axis]))
+    ]
+    sums = phases[0].copy()
+    for part in phases[1:]:
+        short = tuple(slice(0, part.shape[a]) for a in range(frames.ndim))
+        sums[short] += part
+    return sums
 
 
 def upscale_traces(traces: NDArray, T: int, tsub: int) -> NDArray[np.float32]:

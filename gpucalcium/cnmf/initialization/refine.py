@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csc_matrix, hstack
+from scipy.sparse import coo_matrix, csc_matrix, csr_matrix, hstack
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
@@ -122,13 +122,13 @@ def without_duplicates(A: csc_matrix, C: NDArray) -> tuple[csc_matrix, NDArray]:
 
 def _residual(frames: Array, movie: PixelMovie, A: csc_matrix, C: NDArray, b: NDArray, f: NDArray) -> Array:
     """Frames (T, ...) without components and background."""
-    both = movie.in_frame_order(csc_matrix(hstack([A, csc_matrix(b)]))).toarray()
-    xp = backend.arrays.xp(frames)
-    shapes, traces = (
-        backend.put(both.T.astype(np.float32)),
-        backend.put(np.vstack([C, f]).T.astype(np.float32)),
-    )
-    return frames - xp.matmul(traces, shapes).reshape(frames.shape)
+    xp, sparse = backend.arrays.xp(frames), backend.arrays.sparse(frames)
+    cells = csr_matrix(movie.in_frame_order(A), dtype=np.float32)
+    parts = tuple(backend.put(x) for x in (cells.data, cells.indices, cells.indptr))
+    model = sparse.csr_matrix(parts, shape=cells.shape) @ backend.put(np.asarray(C, np.float32))
+    images = movie.in_frame_order(csc_matrix(b)).toarray().astype(np.float32)
+    model += xp.matmul(backend.put(images), backend.put(np.asarray(f, np.float32)))
+    return frames - model.T.reshape(frames.shape)
 
 
 def _skewness(traces: NDArray) -> NDArray[np.float64]:
