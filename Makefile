@@ -53,5 +53,11 @@ bench: .venv/.bench
 docs: .venv/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+# Leaks are Python's own business; each launch runs once, as the sanitizers look at addresses, not at races.
+sanitize: .venv/.dev
+	GPUCALCIUM_EMULATOR_SANITIZE=1 GPUCALCIUM_EMULATOR_SEEDS=1 ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so):$$(g++ -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest -q tests/backend tests/emulator -k "emulated or test_launch or emulator or twins"
+
 clean:
 	rm -rf .cache build dist docs/_build docs/generated demo-output
