@@ -4,10 +4,12 @@ from gpucalcium.deconvolution.foopsi import constrained_foopsi
 from gpucalcium.deconvolution.noise import GetSn, axcov, get_noise_fft, get_noise_welch, movie_noise
 from gpucalcium.deconvolution.oasis import constrained_oasisAR1, oasisAR1
 from gpucalcium.deconvolution.oasis_ar2 import constrained_oasisAR2
+from gpucalcium.deconvolution.streaming import OASIS
 from gpucalcium.deconvolution.time_constants import estimate_parameters, estimate_time_constant
 
 __all__ = [
     "GetSn",
+    "OASIS",
     "axcov",
     "constrained_foopsi",
     "constrained_oasisAR1",
