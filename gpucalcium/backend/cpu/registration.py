@@ -18,7 +18,7 @@ from gpucalcium.backend.device import threads
 from gpucalcium.backend.stencils import compiled_dtype
 
 BATCH_BYTES = 1 << 19  # of float32 frames: these, their spectra and the products stay in a core's own cache
-BLOCK_BYTES = 32 << 20  # float32 frames that one call should get: what it returns is then still in the cache
+BLOCK_BYTES = 16 << 20  # float32 frames that one call should get: what it returns is then still in the cache
 POWER_BYTES = 8 << 20  # float32 frames transformed at a time, shared among threads
 ADD_BLOCK = 1024  # pixels whose sums stay in L1 while the frames go by
 
