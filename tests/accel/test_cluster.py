@@ -4,7 +4,7 @@ from multiprocessing.dummy import Pool
 
 import pytest
 
-from gpucalcium.cluster import setup_cluster, start_server, stop_server
+from gpucalcium.accel.cluster import setup_cluster, start_server, stop_server
 from gpucalcium.errors import NotSupportedError, ParameterError
 
 
