@@ -86,8 +86,8 @@ def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
     _whole_run(work, images_movie(part))
     if part is not source:
         _embed(work.estimates, dims, window)
-    work.estimates.dims = dims
-    work.estimates.normalize_components()
+    found = work.estimates.normalize_components()
+    found.dims, found.nr, found.center = dims, found.A.shape[1], centers_of_mass(found.A, dims)
     work.dims = dims
     vars(cnmf).update(vars(work))
 
@@ -348,7 +348,3 @@ def _embed(estimates: Estimates, dims: tuple[int, ...], window: tuple[slice, ...
     sn = np.zeros(d, np.float32)
     sn[rows] = estimates.sn
     estimates.b, estimates.sn = whole_b, sn
-    if estimates.center is not None:
-        first = [range(n)[s].start for n, s in zip(dims, window, strict=True)]
-        step = [range(n)[s].step for n, s in zip(dims, window, strict=True)]
-        estimates.center = np.asarray(estimates.center) * step + first

@@ -254,14 +254,21 @@ class CNMF:
         return self
 
     def update_spatial(self, Y: Any, use_init: bool = True, **kwargs: Any) -> CNMF:
-        """New footprints and background images from the traces; keywords change parameters of the group `spatial`."""
+        """New footprints and background images from the present traces.
+
+        Keywords change parameters of the group `spatial`. `use_init` is accepted for old scripts: there is one
+        set of estimates.
+        """
         if kwargs:
             self.params.change_params({"spatial": kwargs})
         _fit.update_spatial(self, self._fitting(Y))
         return self
 
     def update_temporal(self, Y: Any, use_init: bool = True, **kwargs: Any) -> CNMF:
-        """New traces and background time courses; keywords change parameters of the group `temporal`."""
+        """New traces and background time courses from the present footprints.
+
+        Keywords change parameters of the group `temporal`; `use_init` as in `update_spatial`.
+        """
         if kwargs:
             self.params.change_params({"temporal": kwargs})
         _fit.update_temporal(self, self._fitting(Y), self.params.get("temporal", "p"))

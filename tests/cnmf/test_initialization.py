@@ -200,6 +200,8 @@ def test_says_what_is_not_there(scene):
         initialize_components(Y, gSig=[1, 2, 3])
     with pytest.raises(ParameterError, match="ssub=0"):
         initialize_components(Y, ssub=0)
+    with pytest.raises(ParameterError, match=r"tsub=1\.5: expected a whole number"):
+        initialize_components(Y, tsub=1.5)
 
 
 def test_methods_in_any_case(scene):

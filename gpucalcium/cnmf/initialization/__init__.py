@@ -181,7 +181,7 @@ def _time_last(Y: Any) -> PixelMovie:
 
 
 def _factor(given: float, name: str) -> int:
-    if given is None or given < 1:
+    if given is None or given < 1 or given != int(given):
         raise ParameterError(f"{name}={given}: expected a whole number, 1 or more")
     return int(given)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, kron
@@ -9,6 +11,9 @@ from scipy.sparse import csc_matrix, kron
 from gpucalcium import backend
 from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie
+from gpucalcium.errors import MemoryBudgetError
+
+SEARCHED_COPIES = 3  # of the small movie, float32: itself, what is left of it, and that filtered
 
 
 def linear_resize(small: int, n: int, factor: int) -> NDArray[np.float32]:
@@ -34,9 +39,21 @@ def downscale(movie: PixelMovie, ssub: int, tsub: int, img: NDArray | None = Non
     -------
     frames : (ceil(T / tsub), ceil(d1 / ssub), ...) float32 on the active device
         Frames are added in order of time, whatever the chunks.
+
+    Raises
+    ------
+    MemoryBudgetError
+        The small movie, and the copies of it that a search works on, do not fit the budget.
     """
     shape = tuple(-(-n // ssub) for n in movie.dims)
     total = -(-movie.T // tsub)
+    needed = SEARCHED_COPIES * 4 * total * math.prod(shape)
+    if needed > backend.budget():
+        raise MemoryBudgetError(
+            f"the search for cells in {total} frames of {shape} needs {needed / 2**20:.0f} MiB; the budget is "
+            f"{backend.budget() / 2**20:.0f} MiB. Raise ssub={ssub} or tsub={tsub}, or give more with "
+            "GPUCALCIUM_MEMORY or backend.limit(memory=...)"
+        )
     out = backend.zeros((total, *shape), "float32")
     inverse = None if img is None else backend.put((1 / np.asarray(img)).astype(np.float32))
     for start, frames in movie.frames(working=8 * movie.d):
