@@ -19,6 +19,7 @@ struct Problem {
     index_t stride;
     int T, n;
     double g1, g2, b, lambda;
+    double slow, fast;  // roots of x^2 - g1 x - g2. Calcium at t = 0 is a spike that decays by the slow one
 
     __device__ double& at(Row row, int t) { return scratch[(static_cast<index_t>(row) * (T + 2) + t) * stride]; }
     __device__ int& time(int i) { return times[i * stride]; }
@@ -60,8 +61,11 @@ struct Problem {
         double last = 0.0, before = 0.0;
         for (int t = 0, i = 0; t < T; ++t) {
             double now = g1 * last + g2 * before;
-            if (i < n && time(i) == t) now += at(OLD, i++);
             before = last;
+            if (i < n && time(i) == t) {
+                now += at(OLD, i++);
+                if (t == 0 && slow > 0.0) before = now / slow;  // as if it had decayed before
+            }
             last = now;
             at(CALCIUM, t) = now;
         }
@@ -77,6 +81,7 @@ struct Problem {
             later = now;
             at(GRADIENT, t) = now;
         }
+        at(GRADIENT, 0) -= fast * latest;
     }
 
     __device__ void insert(int t) {
@@ -132,9 +137,15 @@ struct Problem {
         double alpha = 0.0, gamma = 0.0;
         for (int i = n - 1; i >= 0; --i) {
             const int t = time(i), l = length(i);
-            const double a = at(H, l - 1), e = l > 1 ? g2 * at(H, l - 2) : 0.0;  // the last sample is a u + e p
-            const double cross = g2 * at(HG, l) + alpha * a * e, pull = moment(t, l) + gamma * a;
-            const double stiffness = at(HH, l) + alpha * a * a;
+            const double e = l > 1 ? g2 * at(H, l - 2) : 0.0;
+            double a = at(H, l - 1), own = moment(t, l), square = at(HH, l);  // the last sample is a u + e p
+            const double cross = g2 * at(HG, l) + alpha * a * e;
+            if (t == 0) {  // slow^j = h_j - fast h_{j-1}
+                a -= l > 1 ? fast * at(H, l - 2) : 0.0;
+                own -= fast * moment(1, l - 1);
+                square += fast * fast * at(HH, l - 1) - 2.0 * fast * at(HG, l);
+            }
+            const double pull = own + gamma * a, stiffness = square + alpha * a * a;
             at(FREE, i) = pull / stiffness;
             at(BOUND, i) = cross / stiffness;
             gamma = g2 * moment(t + 1, l - 1) + gamma * e - pull * cross / stiffness;
@@ -145,6 +156,7 @@ struct Problem {
             const int l = length(i);
             const double u = at(FREE, i) - at(BOUND, i) * last;
             at(NEW, i) = u - g1 * last - g2 * before;
+            if (time(i) == 0 && slow > 0.0) last = u / slow;
             const double end = at(H, l - 1) * u + (l > 1 ? g2 * at(H, l - 2) * last : 0.0);
             before = l > 2 ? at(H, l - 2) * u + g2 * at(H, l - 3) * last : (l == 2 ? u : last);
             last = end;
@@ -184,7 +196,7 @@ struct Problem {
 //   mapping  one thread per trace; it leaves when its own active set has settled
 //   arrays   y [T, K] Sample, allowed [T, K] unsigned char, g [K, 2], b, lambda [K] double, read; c, s [T, K] float,
 //            written; scratch [10, T + 2, K] double and times [T + 2, K] int
-//   needs    T >= 1, y finite, roots of g within the unit circle
+//   needs    T >= 1, y finite, roots of g real and within 0..1
 //   numbers  double; fused multiply-adds differ from the twin by rounding: the same spikes but for ties, c to 1e-6
 //   traffic  about 100 * T * K for tables and results, 40 * T * K a round; rounds are about ten
 template <typename Sample>
@@ -195,7 +207,9 @@ __global__ void nnls_ar2(const Sample* __restrict__ y, const unsigned char* __re
     const index_t k = global_thread();
     if (k >= K) return;  // no barrier follows
     Problem<Sample> problem{y + k,  allowed + k, scratch + k, times + k, K, T, 0,
-                            g[2 * k], g[2 * k + 1], b[k], lambda[k]};
+                            g[2 * k], g[2 * k + 1], b[k], lambda[k], 0.0, 0.0};
+    problem.slow = 0.5 * (problem.g1 + sqrt(fmax(problem.g1 * problem.g1 + 4.0 * problem.g2, 0.0)));
+    problem.fast = problem.g1 - problem.slow;
     const double smallest = RELATIVE * problem.prepare();
     bool single = false;
     for (int round = 0; round < MOST_ROUNDS; ++round) {

@@ -77,9 +77,12 @@ def constrained_oasisAR2(
     Returns
     -------
     c, s : (T,) or (K, T) float32
+        Calcium and spikes. What calcium there is at t = 0 decays by the slower root; it is no spike, so ``s[0] = 0``.
     b : float64, scalar or (K,)
     g : float64, (2,) or (K, 2)
     lam : float64, scalar or (K,)
+        Penalty, moved against the last correction of the baseline so that b + lam (1 - g_1 - g_2) stays; it can come out
+        negative after a single pass.
 
     Raises
     ------
@@ -212,6 +215,7 @@ class _Fit:
         )
         large = self.s > LARGE_SPIKE * self.s.max(axis=1, keepdims=True)
         allowed = large.astype("uint8")
+        allowed[:, 0] = self.c[:, 0] > LARGE_SPIKE * self.s.max(axis=1)
         for lag in range(1, min(MARK_FRAMES, T - 1) + 1):
             allowed[:, lag:] |= large[:, :-lag].astype("uint8")
             allowed[:, :-lag] |= large[:, lag:].astype("uint8")
@@ -253,19 +257,25 @@ class _Fit:
         chosen = self.s > 0
         while (fewest < most).any():
             middle = (fewest + most) // 2
-            self._solve((chosen & (rank < xp.asarray(middle[:, None]))).astype("uint8"), 0 * self.lam)
+            self._refit(chosen & (rank < xp.asarray(middle[:, None])))
             enough = self._residual() < self.theta
             fewest, most = (
                 np.where(enough | (fewest >= most), fewest, middle + 1),
                 np.where(enough, middle, most),
             )
-        self._solve((chosen & (rank < xp.asarray(most[:, None]))).astype("uint8"), 0 * self.lam)
+        self._refit(chosen & (rank < xp.asarray(most[:, None])))
 
     def keep_above(self, s_min: float | NDArray[np.float64]) -> None:
         """Spikes of about `s_min` or more, refitted without penalty."""
         least = arrays.xp(self.traces).asarray(s_min + 0 * self.b)[:, None]
         for share in PRUNING:
-            self._solve((self.s > share * least).astype("uint8"), 0 * self.lam)
+            self._refit(self.s > share * least)
+
+    def _refit(self, spikes: Array) -> None:
+        """Calcium of the given spikes without penalty, and of what there was at t = 0."""
+        allowed = spikes.astype("uint8")
+        allowed[:, 0] = self.c[:, 0] > 0
+        self._solve(allowed, 0 * self.lam)
 
     def _ranks(self) -> Array:
         """Place of each spike of a trace among them by decreasing size, from 0."""

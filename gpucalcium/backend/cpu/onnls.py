@@ -2,7 +2,8 @@
 
 With spikes at given times the best calcium follows from a recursion over spikes alone: a spike frees its own
 sample, so a stretch between spikes hangs on the one before only through the last sample there. The set of
-times grows and shrinks by Lawson & Hanson's rules (1974, ch. 23), many far-apart spikes at a time.
+times grows and shrinks by Lawson & Hanson's rules (1974, ch. 23), many far-apart spikes at a time. What calcium there
+is at t = 0 came from spikes before: it decays by the slower root, and is handled as a spike of that shape.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def nnls_ar2(
 ) -> None:
     """Calcium and spikes that minimise |y - b - c|^2 / 2 + lam sum s over s >= 0, s = 0 where not `allowed`.
 
-    s_t = c_t - g_1 c_{t-1} - g_2 c_{t-2}. y, allowed, c, s (K, T); g (K, 2), b, lam (K,). Writes c and s.
+    s_t = c_t - g_1 c_{t-1} - g_2 c_{t-2}; where t = 0 is allowed, c may start at any c_0 >= 0 that decays by the slower
+    root. y, allowed, c, s (K, T); g (K, 2) with real roots, b, lam (K,). Writes c and s, s = 0 at t = 0.
     """
     workers = max(1, min(threads(), len(y)))
     scratch = np.empty((workers, 10, y.shape[1] + 2))
@@ -96,16 +98,25 @@ def _datum(y, t, g1, g2, b, lam):
 
 
 @nb.njit
+def _roots(g1, g2):
+    """The slower and the faster root of x^2 - g1 x - g2."""
+    slow = (g1 + np.sqrt(max(g1 * g1 + 4 * g2, 0.0))) / 2
+    return slow, g1 - slow
+
+
+@nb.njit
 def _calcium(g1, g2, T, times, n, x):
     """Row C: calcium of the feasible spikes."""
+    slow, _ = _roots(g1, g2)
     last = before = 0.0
     i = 0
     for t in range(T):
-        spike = 0.0
+        last, before = g1 * last + g2 * before, last
         if i < n and times[i] == t:
-            spike = x[OLD, i]
+            last += x[OLD, i]
+            if t == 0 and slow > 0:
+                before = last / slow  # as if it had decayed before
             i += 1
-        last, before = g1 * last + g2 * before + spike, last
         x[C, t] = last
 
 
@@ -118,6 +129,7 @@ def _gradient(y, g1, g2, b, lam, times, n, x):
     for t in range(T - 1, -1, -1):
         later, latest = _datum(y, t, g1, g2, b, lam) - x[C, t] + g1 * later + g2 * latest, later
         x[GRADIENT, t] = later
+    x[GRADIENT, 0] -= _roots(g1, g2)[1] * latest
 
 
 @nb.njit
@@ -202,14 +214,19 @@ def _least_squares(g1, g2, T, times, n, x):
     From spike i to the next calcium is h_j u + g2 h_{j-1} p, u its start and p the sample before. The cost of
     all that follows is alpha p^2 / 2 - gamma p + const; backwards over spikes this gives u = FREE - BOUND p.
     """
+    slow, fast = _roots(g1, g2)
     alpha = gamma = 0.0
     for i in range(n - 1, -1, -1):
         t = times[i]
         length = (times[i + 1] if i + 1 < n else T) - t
         a, e = x[H, length - 1], g2 * x[H, length - 2] if length > 1 else 0.0  # the last sample is a u + e p
         cross = g2 * x[HG, length] + alpha * a * e
-        pull = _moment(t, length, g2, x) + gamma * a
-        stiffness = x[HH, length] + alpha * a * a
+        moment, square = _moment(t, length, g2, x), x[HH, length]
+        if t == 0:  # slow^j = h_j - fast h_{j-1}
+            a -= fast * x[H, length - 2] if length > 1 else 0.0
+            moment -= fast * _moment(1, length - 1, g2, x)
+            square += fast * fast * x[HH, length - 1] - 2 * fast * x[HG, length]
+        pull, stiffness = moment + gamma * a, square + alpha * a * a
         x[FREE, i], x[BOUND, i] = pull / stiffness, cross / stiffness
         gamma = g2 * _moment(t + 1, length - 1, g2, x) + gamma * e - pull * cross / stiffness
         alpha = g2 * g2 * x[HH, length - 1] + alpha * e * e - cross * cross / stiffness
@@ -218,6 +235,8 @@ def _least_squares(g1, g2, T, times, n, x):
         length = (times[i + 1] if i + 1 < n else T) - times[i]
         u = x[FREE, i] - x[BOUND, i] * last
         x[NEW, i] = u - g1 * last - g2 * before
+        if times[i] == 0 and slow > 0:
+            last = u / slow
         end = x[H, length - 1] * u + (g2 * x[H, length - 2] * last if length > 1 else 0.0)
         if length > 2:
             before = x[H, length - 2] * u + g2 * x[H, length - 3] * last
