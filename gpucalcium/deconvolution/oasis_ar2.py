@@ -81,8 +81,8 @@ def constrained_oasisAR2(
     b : float64, scalar or (K,)
     g : float64, (2,) or (K, 2)
     lam : float64, scalar or (K,)
-        Penalty, moved against the last correction of the baseline so that b + lam (1 - g_1 - g_2) stays; it can come out
-        negative after a single pass.
+        Penalty, moved against the last correction of the baseline so that b + lam (1 - g_1 - g_2) stays; after a
+        single pass it can come out negative.
 
     Raises
     ------
