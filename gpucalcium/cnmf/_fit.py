@@ -83,7 +83,9 @@ def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
     work.estimates.dims = part.shape[1:]
     if work.estimates.A is not None and part is not source:
         _crop_estimates(work.estimates, dims, window)
-    _whole_run(work, images_movie(part))
+    movie = images_movie(part)
+    with movie.device():
+        _whole_run(work, movie)
     if part is not source:
         _embed(work.estimates, dims, window)
     found = work.estimates.normalize_components()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TypeAlias
 
 import numpy as np
@@ -43,6 +44,13 @@ class PixelMovie:
         pixels = np.arange(self.d).reshape(dims)
         self._fortran = np.ravel(pixels, order="F")  # position in a frame of the pixel in each row of A
 
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """The GPU that holds the movie as the active device, if one does; else the device stays as it is."""
+        held: Array = getattr(self.source, "array", None)
+        with backend.use(f"cuda:{held.device.id}") if backend.is_cupy(held) else nullcontext():
+            yield
+
     def frames(self, working: int = 0) -> Iterator[tuple[int, Array]]:
         """(first frame, (n, d) chunk on the device), in one of the dtypes that kernels are compiled for."""
         start = 0
@@ -69,7 +77,10 @@ class PixelMovie:
 
     def project(self, A: Footprints) -> NDArray[np.float64]:
         """A'Y, (K, T): what each footprint sees; one pass over the movie. Rows of `A` in Fortran order."""
-        A = self.in_frame_order(A)
+        with self.device():
+            return self._project(self.in_frame_order(A))
+
+    def _project(self, A: Footprints) -> NDArray[np.float64]:
         out = np.empty((self.T, A.shape[1]))
         matrix = None
         for start, frames in self.frames(working=8 * A.shape[1]):
@@ -99,6 +110,12 @@ class PixelMovie:
         sums : (nnz,) float64
         squares : (d,) float64 in the order of a frame, or None
         """
+        with self.device():
+            return self._sample(traces, positions, columns, squares)
+
+    def _sample(
+        self, traces: NDArray, positions: NDArray[np.int64], columns: NDArray[np.int64], squares: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         sums = backend.zeros(len(positions), "float64")
         total = backend.zeros(self.d, "float64") if squares else None
         by_frame = np.ascontiguousarray(traces.T, np.float64)

@@ -16,6 +16,7 @@ from gpucalcium.cnmf import _fit, storage
 from gpucalcium.cnmf._fit_file import fit_file
 from gpucalcium.cnmf._movie import PixelMovie, images_movie, pixel_movie
 from gpucalcium.cnmf.estimates import Estimates
+from gpucalcium.cnmf.initialization.greedy import time_last
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.errors import ParameterError
 
@@ -247,10 +248,9 @@ class CNMF:
         """
         if kwargs:
             self.params.change_params({"init": kwargs})
-        movie = Y
         if not isinstance(Y, PixelMovie):
-            movie = images_movie(np.moveaxis(Y, -1, 0) if hasattr(Y, "ndim") else Y)
-        _fit.initialize(self, movie)
+            Y = time_last(Y) if hasattr(Y, "ndim") else images_movie(Y)
+        _fit.initialize(self, Y)
         return self
 
     def update_spatial(self, Y: Any, use_init: bool = True, **kwargs: Any) -> CNMF:

@@ -237,6 +237,17 @@ def test_brighter_movies_have_brighter_traces(gain):
     assert_allclose(other.C, gain * one.C, atol=1e-2 * gain * one.C.max())
 
 
+def test_a_movie_on_a_gpu_is_worked_on_there(scene, on_gpu):
+    """Whatever device is active; estimates are NumPy and SciPy always."""
+    movie = on_gpu.put(scene.Y)
+    there = CNMF(1, **SETTINGS).fit(movie).estimates
+    with backend.use("cpu"):
+        here = CNMF(1, **SETTINGS).fit(movie).estimates
+        assert backend.active().kind == "cpu"
+    assert_same(here, there)
+    assert isinstance(here.C, np.ndarray)
+
+
 # ---------------------------------------------------------------------------- part of the field
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, diags, identity
 
 from gpucalcium import backend
-from gpucalcium.cnmf._movie import PixelMovie, images_movie
+from gpucalcium.cnmf._movie import PixelMovie
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.initialization.downscale import downscale, upscale_footprints, upscale_traces
-from gpucalcium.cnmf.initialization.greedy import find_cells, greedyROI, per_axis
+from gpucalcium.cnmf.initialization.greedy import find_cells, greedyROI, per_axis, time_last
 from gpucalcium.cnmf.initialization.refine import look_again, refine_hals
-from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
+from gpucalcium.errors import NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def initialize_components(
         An unknown method, or values that cannot work.
     """
     _check_method(method_init, options_local_NMF, center_psf)
-    movie = Y if isinstance(Y, PixelMovie) else _time_last(Y)
+    movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
     dims, ssub, tsub = movie.dims, _factor(ssub, "ssub"), _factor(tsub, "tsub")
     sigma = per_axis(gSig, len(dims), "gSig")
     size = per_axis([2 * int(s + 0.5) + 1 for s in sigma] if gSiz is None else gSiz, len(dims), "gSiz")
@@ -129,9 +129,6 @@ def initialize_components(
             raise ParameterError(f"img has shape {img.shape}, the field of view is {dims}")
     else:
         img = None
-    frames = downscale(movie, ssub, tsub, img)
-    if nb > min(frames[0].size, len(frames)):
-        nb = -1
     search = partial(
         find_cells,
         gSig=[s / ssub for s in sigma],
@@ -141,22 +138,21 @@ def initialize_components(
         window=rolling_length if rolling_sum else 0,
     )
     given = not isinstance(seed_method, str)
-    found = search(frames, K, seed_method=np.asarray(seed_method) // ssub if given else seed_method)
-    small = PixelMovie(open_movie(frames), frames.shape[1:])
-    if nb < 0:
-        b, f = (
-            identity(small.d, np.float32, format="csc"),
-            small.in_fortran_order(backend.to_numpy(found.rest)),
-        )
-        A, C = found.A, found.C
-    else:
+    seeds = np.asarray(seed_method) // ssub if given else seed_method
+    with movie.device():
+        frames = downscale(movie, ssub, tsub, img)
+        found = search(frames, K, seed_method=seeds)
+        small = PixelMovie(open_movie(frames), frames.shape[1:])
+        if nb < 0 or nb > min(small.d, small.T):
+            rest = small.in_fortran_order(backend.to_numpy(found.rest))
+            return _full_size(movie, found.A, found.C, None, rest, ssub, tsub, img)
         b, f = background_nmf(found.rest, nb, greedyroi_nmf_init_method, greedyroi_nmf_max_iter)
-        A, C, b, f = found.A, found.C, small.in_fortran_order(b), f
+        model = found.A, found.C, small.in_fortran_order(b), f
         if use_hals:
-            A, C, b, f = refine_hals(small, A, C, b, f, maxIter=maxIter)
+            model = refine_hals(small, *model, maxIter=maxIter)
             if not given:
-                A, C, b, f = look_again(small, frames, (A, C, b, f), K, search, maxIter)
-    return _full_size(movie, A, C, b, f, ssub, tsub, img)
+                model = look_again(small, frames, model, K, search, maxIter)
+    return _full_size(movie, *model, ssub, tsub, img)
 
 
 def _check_method(method: str, options_local: Any, center_psf: bool) -> None:
@@ -171,13 +167,6 @@ def _check_method(method: str, options_local: Any, center_psf: bool) -> None:
         raise NotSupportedError(
             "center_psf=True belongs to the one-photon method 'corr_pnr', which is not there yet"
         )
-
-
-def _time_last(Y: Any) -> PixelMovie:
-    Y = Y if backend.is_cupy(Y) else np.asarray(Y)
-    if Y.ndim not in (3, 4):
-        raise MovieShapeError(f"Y has shape {Y.shape}: expected (d1, d2[, d3], T)")
-    return images_movie(backend.array_module(Y).moveaxis(Y, -1, 0))
 
 
 def _factor(given: float, name: str) -> int:
@@ -206,12 +195,12 @@ def _full_size(
     tsub: int,
     img: NDArray | None,
 ) -> tuple[csc_matrix, NDArray, Any, NDArray, NDArray]:
-    """Footprints and traces in the pixels and frames of the movie, in its units."""
+    """Footprints and traces in the pixels and frames of the movie, in its units; b None: f is a whole movie."""
     dims = movie.dims
     A, C = upscale_footprints(A, dims, ssub), upscale_traces(C, movie.T, tsub)
     f = upscale_traces(f, movie.T, tsub)
     scale = None if img is None else np.asarray(img, np.float32).ravel(order="F")
-    if b.shape[1] == b.shape[0] and not isinstance(b, np.ndarray):
+    if b is None:
         f = upscale_footprints(csc_matrix(f), dims, ssub).toarray()
         f = f if scale is None else f * scale[:, None]
         b = identity(movie.d, np.float32, format="csc")

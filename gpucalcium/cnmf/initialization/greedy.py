@@ -12,6 +12,7 @@ from scipy.sparse import csc_matrix
 from gpucalcium import backend
 from gpucalcium.backend import Array
 from gpucalcium.backend.stencils import gaussian_weights
+from gpucalcium.cnmf._movie import PixelMovie, images_movie
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
@@ -82,18 +83,22 @@ def greedyROI(
     ----------
     Pnevmatikakis et al. (2016), Neuron 89:285, "Greedy initialization".
     """
-    Y = np.asarray(Y)
+    movie = time_last(Y)
+    with movie.device():
+        frames = backend.hold(movie.source, np.float32)
+        window = rolling_length if rolling_sum else 0
+        found = find_cells(frames, nr, gSig, gSiz, nIter, kernel, window, seed_method)
+        b, f = background_nmf(found.rest, nb)
+    center = centers_of_mass(found.A, movie.dims)
+    return found.A.toarray(), found.C, center, movie.in_fortran_order(b), f
+
+
+def time_last(Y: Any) -> PixelMovie:
+    """A (d1, d2[, d3], T) array, NumPy or CuPy, as a `PixelMovie`."""
+    Y = Y if backend.is_cupy(Y) else np.asarray(Y)
     if Y.ndim not in (3, 4):
         raise MovieShapeError(f"Y has shape {Y.shape}: expected (d1, d2[, d3], T)")
-    frames = backend.put(np.moveaxis(Y, -1, 0).astype(np.float32))
-    found = find_cells(
-        frames, nr, gSig, gSiz, nIter, kernel, rolling_length if rolling_sum else 0, seed_method
-    )
-    b, f = background_nmf(found.rest, nb)
-    dims = Y.shape[:-1]
-    pixels = np.ravel(np.arange(len(b)).reshape(dims), order="F")
-    center = centers_of_mass(found.A, dims)
-    return found.A.toarray(), found.C, center, b[pixels], f
+    return images_movie(backend.array_module(Y).moveaxis(Y, -1, 0))
 
 
 def find_cells(
