@@ -87,6 +87,11 @@ def run(
         fitted, more = _extract(frames, params, asked, stages)
         fitted.estimates.Cn = correlation
         _finish(fitted, frames, registration, stages)
+    match = _score(fitted, truth)
+    if match is not None and len(match.uncounted):
+        more += (
+            f"{len(match.uncounted)} cells that the border cuts by more than half count neither way in the score.",
+        )
     results = Results(
         cnmf=fitted,
         correlation_image=correlation,
@@ -99,7 +104,7 @@ def run(
         notes=notes + more,
         um_per_px=asked.um_per_px,
         truth=truth,
-        match=_score(fitted, truth),
+        match=match,
     )
     return results if output is None else write_results(results, Path(output), stages)
 

@@ -14,6 +14,7 @@ from gpucalcium.pipeline.settings import ASSUMED_FRAME_RATE, RunSettings
 RADII = tuple(2.0 * 1.15**k for k in range(14))  # px: 2 to 12, in steps that a cell's size varies by anyway
 STRONG = 0.2  # blobs weaker than this fraction of a typical strong one are texture
 GSIG_SHARE = 0.85  # of the radius: the Gaussian that resembles a disc most
+FOOTPRINT_EDGE = 0.1  # of the maximum: fainter pixels are neuropil that happens to be active with the cell
 SPARE = 1.6  # components are merged and rejected afterwards, but none is ever added
 FEWEST_BLOBS, FIELD_PER_BLOB = 5, 2500  # the strongest blobs tell the size: five, or one for so many pixels
 
@@ -113,6 +114,7 @@ def guess_parameters(correlation: NDArray, asked: RunSettings) -> tuple[CNMFPara
             },
             "patch": {"only_init": False},
             "preprocess": {"p": 1},
+            "spatial": {"thr_method": "max", "maxthr": FOOTPRINT_EDGE},
             "temporal": {"p": 1},
             "quality": {"use_cnn": False},
         }

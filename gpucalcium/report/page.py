@@ -106,10 +106,12 @@ def spark(trace: NDArray) -> Markup:
     """A trace as a small curve without axes: the largest value of each of 120 runs of frames."""
     pieces = np.array_split(np.asarray(trace, float), min(SPARK_POINTS, max(len(trace), 1)))
     heights = np.array([piece.max(initial=-np.inf) for piece in pieces])
-    low, high = (np.nanmin(heights), np.nanmax(heights)) if np.isfinite(heights).any() else (0.0, 1.0)
+    finite = heights[np.isfinite(heights)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+    heights[~np.isfinite(heights)] = low
     scaled = (heights - low) / (high - low) if high > low else np.zeros(len(heights))
     x = np.linspace(0, SPARK_WIDTH, len(heights))
-    y = SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 2) * np.nan_to_num(scaled)
+    y = SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 2) * scaled
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
     return Markup(
         f'<svg class="spark" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" width="{SPARK_WIDTH}" '
