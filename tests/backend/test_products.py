@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csc_matrix, hstack
 from scipy.sparse import random as random_sparse
 
 from gpucalcium.backend import to_numpy
@@ -15,9 +16,9 @@ DTYPES = ["uint8", "int16", "uint16", "float32", "float64"]
 def case(dtype, n=37, d=131, K=5, seed=1):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 200, (n, d)).astype(dtype)
-    A = random_sparse(d, K, 0.2, "csc", np.float32, rng)
-    A[:, K - 1] = rng.random((d, 1))  # a background: every pixel
-    A = A.tocsc()
+    cells = random_sparse(d, K - 1, 0.2, "csc", np.float32, rng)
+    background = csc_matrix(rng.random((d, 1), np.float32))  # every pixel
+    A = csc_matrix(hstack([cells, background]), dtype=np.float32)
     A.sort_indices()
     return frames, A, rng.standard_normal((n, K))
 
@@ -50,11 +51,9 @@ def test_projection_is_a_matrix_product(wing, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_samples_are_entries_of_a_matrix_product(wing, dtype):
     frames, A, traces = case(dtype)
-    expected = (frames.astype(float).T @ traces)[A.nonzero()]
     mine = sample(wing, frames, A, traces, chunk=100)
     columns = np.repeat(np.arange(A.shape[1]), np.diff(A.indptr))
     assert_allclose(mine, (frames.astype(float).T @ traces)[A.indices, columns], atol=1e-10)
-    assert len(expected) == len(mine)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])

@@ -263,6 +263,8 @@ def test_background_of_nothing():
     b, f = background_nmf(np.zeros((9, 11), np.float32), 2)
     assert_allclose(b @ f, 0, atol=1e-6)
     assert background_nmf(np.ones((9, 11), np.float32), 0)[1].shape == (0, 11)
+    with pytest.raises(ParameterError, match="nndsvdar"):
+        background_nmf(np.ones((9, 11), np.float32), 1, "svd")
 
 
 # ---------------------------------------------------------------------------- masks

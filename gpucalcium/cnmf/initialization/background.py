@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.errors import ParameterError
 
+STARTS = ("nndsvd", "nndsvda", "nndsvdar", "random")
 SEED = 2016  # of the random sketch: the same movie gives the same background
 OVERSAMPLING = 8  # directions beyond the rank that is sought, which make the sketch exact enough
 POWER_ITERATIONS = 2
@@ -36,11 +38,20 @@ def background_nmf(
     -------
     b : (d, nb), f : (nb, T) float32
 
+    Raises
+    ------
+    ParameterError
+        An unknown `method`.
+
     References
     ----------
     Zhou, Cichocki & Xie (2012), IEEE Trans. Signal Process. 60:2928: a low-rank sketch takes the matrix's place.
     Boutsidis & Gallopoulos (2008), Pattern Recognit. 41:1350: NNDSVD.
     """
+    if method not in STARTS:
+        raise ParameterError(
+            f"greedyroi_nmf_init_method={method!r} is not known; there is {', '.join(STARTS)}"
+        )
     d, T = rest.shape
     if nb == 0:
         return np.zeros((d, 0), np.float32), np.zeros((0, T), np.float32)
