@@ -204,3 +204,15 @@ def test_motion_is_bounded_by_the_field(dims, asked, expected):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ParameterError, match=f"{next(iter(wrong))}="):
         RunSettings(**wrong)
+
+
+def test_every_wing_finds_the_same_cells(wing):
+    scene = two_photon(120, (40, 44), 5, motion=2.0, seed=3)
+    asked = RunSettings(frame_rate=20.0, n_components=6)
+    results = run(scene.movie, None, asked)
+    with backend.use("cpu"):
+        expected = run(scene.movie, None, asked)
+    assert_allclose(results.registration.shifts, expected.registration.shifts, atol=0.01)
+    assert_allclose(results.correlation_image, expected.correlation_image, atol=1e-3)
+    assert_array_equal(results.accepted, expected.accepted)
+    assert_allclose(results.estimates.C, expected.estimates.C, atol=0.02 * expected.estimates.C.max())
