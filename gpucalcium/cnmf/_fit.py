@@ -58,6 +58,11 @@ def check_supported(cnmf: CNMF) -> None:
             "center_psf / method_init='corr_pnr' ask for the one-photon mode with a ring background, which is not "
             "there yet: use method_init='greedy_roi' and center_psf=False"
         )
+    if params.get("preprocess", "compute_g"):
+        raise NotSupportedError(
+            "compute_g=True asks for one calcium model for all pixels, but every trace gets its own: use "
+            "compute_g=False (preprocess_data computes the common one)"
+        )
     if params.get("init", "nb") < 0 and not params.get("patch", "only_init"):
         raise NotSupportedError(
             "nb=-1 keeps all that the first cells leave as background, so there is nothing to refine: "

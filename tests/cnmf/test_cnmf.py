@@ -327,6 +327,13 @@ def test_says_what_is_not_there_and_changes_nothing(scene, option, words):
     assert found.dims is None
 
 
+def test_one_calcium_model_for_all_is_refused(scene):
+    found = CNMF(1, **SETTINGS)
+    found.params.change_params({"preprocess": {"compute_g": True}})
+    with pytest.raises(NotSupportedError, match="every trace gets its own"):
+        found.fit(scene.Y)
+
+
 @pytest.mark.parametrize("movie, words", [(np.ones((5, 6)), "2 axes"), (np.ones((1, 5, 6)), "1 frame")])
 def test_movies_of_the_wrong_shape(movie, words):
     with pytest.raises(MovieShapeError, match=words):
