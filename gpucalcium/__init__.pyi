@@ -24,7 +24,9 @@ from .movies import save_memmap as save_memmap
 from .movies import save_memmap_each as save_memmap_each
 from .movies import save_memmap_join as save_memmap_join
 from .movies import timeseries as timeseries
+from .pipeline import RunSettings as RunSettings
 from .pipeline import run as run
+from .pipeline import run_recording as run_recording
 from .registration import MotionCorrect as MotionCorrect
 
 __version__: str

@@ -6,7 +6,7 @@ import logging
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -32,32 +32,37 @@ def open_tiff(path: Path) -> Source:
     MovieFileError
         Not a TIFF file, truncated, or without pages.
     """
-    try:
-        tiff = tifffile.TiffFile(path)
-        series = tiff.series[0]
-        _check_directories(tiff, series)
-    except MovieFileError:
-        raise
-    except Exception as err:  # tifffile fails in many ways, all of which mean the same here
-        raise MovieFileError(
-            f"{path} cannot be read as TIFF: {type(err).__name__}: {err}. It may be truncated or empty; copy it again "
-            "from where it was recorded"
-        ) from err
-    pages: Sequence[Any] = series
+    with ExitStack() as opened:  # closed unless it goes into a source
+        try:
+            tiff = opened.enter_context(tifffile.TiffFile(path))
+            series = tiff.series[0]
+            _check_directories(tiff, series)
+        except MovieFileError:
+            raise
+        except Exception as err:  # tifffile fails in many ways, all of which mean the same here
+            raise MovieFileError(
+                f"{path} cannot be read as TIFF: {type(err).__name__}: {err}. It may be truncated or empty; copy it "
+                "again from where it was recorded"
+            ) from err
+        pages, shape = _frames_of(path, tiff)
+        stored = series.dtype.newbyteorder(tiff.byteorder)
+        if pages is series and series.dataoffset is not None:
+            return RawSource(path, shape, stored, series.dataoffset)
+        source = PagesSource(path, shape, tiff, pages, series)
+        opened.pop_all()
+        return source
+
+
+def _frames_of(path: Path, tiff: tifffile.TiffFile) -> tuple[Sequence[Any], tuple[int, ...]]:
+    """Pages that make the frames, and the shape of the movie: the first series, or all if a frame is a series."""
+    series = tiff.series[0]
     shape = movie_shape(series.shape, series.axes)
-    if len(tiff.series) > 1:
-        if _is_written_frame_by_frame(tiff):
-            pages = [one[0] for one in tiff.series]
-            shape = (len(pages), *(shape[1:] if shape[0] == 1 else shape))
-        else:
-            log.warning(
-                "%s: %d series of different images; the first is read: %s", path, len(tiff.series), shape
-            )
-    stored = series.dtype.newbyteorder(tiff.byteorder)
-    if pages is series and series.dataoffset is not None:
-        tiff.close()
-        return RawSource(path, shape, stored, series.dataoffset)
-    return PagesSource(path, shape, tiff, pages, series)
+    if len(tiff.series) == 1:
+        return series, shape
+    if _is_written_frame_by_frame(tiff):
+        return [one[0] for one in tiff.series], (len(tiff.series), *(shape[1:] if shape[0] == 1 else shape))
+    log.warning("%s: %d series of different images; the first is read: %s", path, len(tiff.series), shape)
+    return series, shape
 
 
 def _check_directories(tiff: tifffile.TiffFile, series: Any) -> None:

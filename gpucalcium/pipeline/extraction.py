@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
-from gpucalcium.backend import FrameSource, settings
+from gpucalcium.backend import Array, FrameSource, settings
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.errors import MovieShapeError, MovieValueError
@@ -145,10 +145,12 @@ def _registered(
         yield source, None
         return
     size = 4 * int(np.prod(source.shape))
-    held = size * HELD_SHARE <= backend.budget()
     with contextlib.ExitStack() as stack:
-        if held:
-            frames: NDArray = np.empty(source.shape, np.float32)
+        frames: Array
+        if size * HELD_SHARE <= backend.budget():
+            frames = backend.empty(
+                source.shape, np.float32
+            )  # on a GPU the frames stay there for the next stages
         else:
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="gpucalcium-", dir=settings.get("temp"))
@@ -157,19 +159,21 @@ def _registered(
             frames = np.lib.format.open_memmap(path, "w+", np.float32, source.shape)
         with stages.stage("motion correction", REGISTRATION_PASSES * len(source)):
             registration = _register(stages.watched(source), asked, frames)
-        yield open_movie(frames if held else path), registration
+        yield open_movie(path if isinstance(frames, np.memmap) else frames), registration
 
 
-def _register(source: FrameSource, asked: RunSettings, frames: NDArray) -> Registration:
+def _register(source: FrameSource, asked: RunSettings, frames: Array) -> Registration:
     """Shifts of `source`; the registered frames go into `frames`."""
-
-    def keep(start: int, moved: NDArray) -> None:
-        frames[start : start + len(moved)] = moved
-
     params = RigidParams(max_shifts=largest_shifts(source.shape[1:], asked.max_shift), border="copy")
-    found = register_rigid(source, params, sink=keep)
     if isinstance(frames, np.memmap):
+
+        def write(start: int, moved: NDArray) -> None:
+            frames[start : start + len(moved)] = moved
+
+        found = register_rigid(source, params, sink=write)
         frames.flush()
+    else:
+        found = register_rigid(source, params, out=frames)
     return Registration(found.shifts, found.quality.peak, found.template)
 
 

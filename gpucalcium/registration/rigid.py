@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
-from gpucalcium.backend import FrameSource
+from gpucalcium.backend import Array, FrameSource
 from gpucalcium.backend.stencils import difference_kernel
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
 from gpucalcium.registration.matching import Matcher
@@ -98,6 +98,7 @@ def register_rigid(
     *,
     template: NDArray[np.float32] | None = None,
     sink: Sink | None = None,
+    out: Array | None = None,
     offset: float = 0.0,
 ) -> RigidResult:
     """Find the rigid shift of every frame of a movie.
@@ -111,6 +112,8 @@ def register_rigid(
         What to register to; default: made from the movie.
     sink : callable, optional
         ``sink(start, frames)`` receives the registered frames of the last pass, in order, float32, minus `offset`.
+    out : (T, d1, d2[, d3]) float32 array, optional
+        Filled with the same frames, without a way through host memory if it lies on the device that registers.
     offset : float
         Subtracted from registered frames.
 
@@ -121,12 +124,16 @@ def register_rigid(
     Raises
     ------
     MovieShapeError, ArrayShapeError, ParameterError
-        Wrong number of axes, a template of another shape, shifts larger than the frame allows.
+        Wrong number of axes, a template or `out` of another shape, shifts larger than the frame allows.
     MovieValueError
         No pixel is a finite number.
     """
     bound = check_bound(source, params.max_shifts)
     given = None if template is None else _check_template(template, source)
+    if out is not None and (out.shape != source.shape or out.dtype != np.float32):
+        raise ArrayShapeError(
+            f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
+        )
     high_pass = params.high_pass()
     _check_filter(source, params)
     sample = sample_of(source)
@@ -138,7 +145,7 @@ def register_rigid(
     for _ in range(params.niter_rig - 1):
         means = [mean for split in chosen for mean in sweep.run(matcher, [split], frames=split).means]
         matcher = Matcher.make(whole(median_of(means)), bound, noise, high_pass)
-    final = sweep.run(matcher, splits, sink=sink)
+    final = sweep.run(matcher, splits, sink=sink, out=out)
     means = [mean for mean, split in zip(final.means, splits, strict=True) if split in chosen]
     if params.niter_rig == 0:
         means = [matcher.template]

@@ -68,7 +68,13 @@ class Sweep:
         self._working = WORKING_COPIES * 4 * math.prod(source.shape[1:])
 
     def run(
-        self, matcher: Matcher, splits: list[range], *, frames: range | None = None, sink: Sink | None = None
+        self,
+        matcher: Matcher,
+        splits: list[range],
+        *,
+        frames: range | None = None,
+        sink: Sink | None = None,
+        out: Array | None = None,
     ) -> Swept:
         """Register `frames` (default: all, and then with a progress bar) to the template of `matcher`.
 
@@ -78,16 +84,23 @@ class Sweep:
             Consecutive ranges that cover `frames`.
         sink : callable, optional
             ``sink(start, registered)`` receives NumPy frames in order, float32.
+        out : (len(frames), d1, d2[, d3]) float32 array, optional
+            Filled with the registered frames; on the device that registers, so that they need not leave it.
         """
         wanted = slice(None) if frames is None else slice(frames.start, frames.stop)
         means = _SplitMeans(splits)
         found: list[Located] = []
+        done = 0
 
         def step(chunk: Array) -> tuple[Array, ...]:
+            nonlocal done
             registered = []
             for located, moved in self._in_blocks(matcher, chunk):
                 found.append(located)
                 means.add(moved)
+                if out is not None:
+                    out[done : done + len(moved)] = moved
+                done += len(moved)
                 if sink is not None:
                     registered.append(moved)
             bar.update(len(chunk) if frames is None else 0)

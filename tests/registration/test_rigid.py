@@ -36,6 +36,21 @@ def test_finds_the_motion(wing):
     assert_allclose(np.median(found.quality.peak), 1, atol=0.1)
 
 
+def test_registered_frames_stay_on_the_device(wing):
+    movie = SCENE.movie[:40]
+    out, sent = backend.empty(movie.shape, "float32"), np.empty(movie.shape, "float32")
+
+    def sink(start, frames):
+        sent[start : start + len(frames)] = frames
+
+    with backend.limit(chunk_frames=9):
+        register_rigid(open_movie(movie), RigidParams(max_shifts=(6, 6)), out=out, sink=sink)
+    assert backend.is_cupy(out) == (wing.name != "cpu")
+    assert_array_equal(backend.to_numpy(out), sent)
+    with pytest.raises(ArrayShapeError, match=r"out is .* float64; the registered movie is \(40, "):
+        register_rigid(open_movie(movie), RigidParams(max_shifts=(6, 6)), out=np.empty(movie.shape))
+
+
 def test_twins_agree():
     found = []
     for wing in wings_present():
