@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -116,6 +117,7 @@ class PagesSource(Source):
         super().__init__(shape, keyframe.dtype, str(path))
         self._pages, self._page_shape = pages, keyframe.shape
         self._lock = Lock()  # around page directories; pixels are decoded by several threads at once
+        weakref.finalize(self, tiff.close)
         tiff.filehandle.set_lock(True)
         frame_size, page_size = math.prod(self.shape[1:]), math.prod(keyframe.shape)
         self._per_frame, self._per_page = max(1, frame_size // page_size), max(1, page_size // frame_size)
