@@ -75,6 +75,8 @@ def _top(
 ) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("gpucalcium").setLevel(logging.INFO if verbose else logging.WARNING)
+    # what tifffile says of a bad file our own error says better
+    logging.getLogger("tifffile").setLevel(logging.DEBUG if debug else logging.CRITICAL)
     logging.captureWarnings(not debug)
     warnings.simplefilter("once")
     if version:
