@@ -18,6 +18,7 @@ OPTIONAL = {
     "torch": ("nets", "ring networks and classifiers"),
     "pynwb": ("nwb", "NWB files"),
     "av": ("video", "AVI, MKV and MP4 movies"),
+    "zarr": ("zarr", "Zarr movies"),
     "imagecodecs": ("tiff", "compressed TIFF"),
     "matplotlib": ("plot", "figures and reports"),
     "dask": ("cluster", "clusters"),
