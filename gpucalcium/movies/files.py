@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 
 from gpucalcium.backend import settings
+from gpucalcium.errors import OutputError
+
+_NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EFBIG: "File too large", errno.EROFS: "Read-only"}
+_NO_ROOM |= {errno.EDQUOT: "quota exceeded"} if hasattr(errno, "EDQUOT") else {}
+_NO_ROOM_TEXT = re.compile(
+    "|".join([*_NO_ROOM.values(), r"requested and \d+ written"])
+)  # the last: ndarray.tofile
 
 
 def target(file_name: str | os.PathLike[str]) -> Path:
@@ -27,10 +37,60 @@ def temporary_folder() -> Path:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` at the end, removed after an error."""
-    temporary = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix}")
+    """A temporary name beside `path` for a file or folder; renamed to `path` at the end, removed after an error.
+
+    Raises
+    ------
+    OutputError
+        The folder is not there or cannot be written to; the disk is full.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"{path} cannot be written: no permission to write into {folder}; choose another folder"
+        )
+    temporary = folder / f".{secrets.token_hex(6)}.part{path.suffix}"
     try:
         yield temporary
-        temporary.replace(path)
+        _take_the_place_of(path, temporary)
+    except (OSError, RuntimeError) as err:  # HDF5 may say it at the end, in an error of its own
+        if not _is_no_room(err):
+            raise
+        raise OutputError(
+            f"{path} cannot be written: {err}. Nothing is left of it; make room, or choose another disk"
+        ) from err
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _take_the_place_of(path: Path, temporary: Path) -> None:
+    """Rename; what stood there before is gone only once the new file or folder stands there."""
+    if temporary.is_dir() and path.is_dir():
+        old = temporary.with_name(f"{temporary.name}.old")
+        path.rename(old)
+        try:
+            temporary.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old)
+    else:
+        temporary.replace(path)
+
+
+def _is_no_room(err: BaseException | None) -> bool:
+    """Whether this error, or one that led to it, says that the disk takes no more."""
+    while err is not None:
+        if getattr(err, "errno", None) in _NO_ROOM or _NO_ROOM_TEXT.search(str(err)):
+            return True
+        err = err.__cause__ or err.__context__
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium.errors import ArrayTypeError, ParameterError
+from gpucalcium.movies.save_options import SaveOptions
 from gpucalcium.movies.writers import save
 
 DEFAULT_FR = 30.0
@@ -139,28 +140,42 @@ class timeseries(np.ndarray):
         institution: str | None = None,
         experiment_description: str = "Experiment Description",
         session_id: str = "Session ID",
+        *,
+        unit: str = "a.u.",
     ) -> str:
         """Write to a file, whose format follows from the extension. It appears only once it is complete.
+
+        What a parameter does not apply to is said here; asked for nevertheless, it is named in the log.
 
         Parameters
         ----------
         file_name : path
-            ``.tif .tiff .btf``: a page per frame. ``.h5 .hdf5``: data set `var_name_hdf5` with the attributes.
-            ``.npy``: the array. ``.mmap``: memory map; the size and order are added to the name. Without a folder:
-            in the folder for temporary files (setting GPUCALCIUM_TEMP).
+            ``.tif .tiff .btf``: a page per frame. ``.h5 .hdf5 .zarr``: data set `var_name_hdf5` with attributes.
+            ``.npy``: the array alone. ``.npz``: ``input_arr`` and the attributes. ``.mat``: the same, version 5, time
+            last. ``.avi .mkv``: grey video. ``.nwb``: a TwoPhotonSeries. ``.mmap``: memory map; size and order are
+            added to the name. Without a folder: in that for temporary files (setting GPUCALCIUM_TEMP).
         to32 : bool
-            Convert to float32 (.tif only; .h5 and .npy keep the dtype, .mmap is always float32).
+            TIFF: convert to float32. Others keep the dtype; .mmap is always float32.
         order : {'F', 'C'}
-            .mmap only: frame after frame, or trace after trace.
+            .mmap: frame after frame, or trace after trace.
         imagej, bigtiff : bool
-            .tif only: ImageJ's format (classic TIFF), or offsets of 64 bits.
+            TIFF: ImageJ's format, or offsets of 64 bits.
         compress : int
-            .tif and .h5: level of zlib, 0 to 9; 0: none.
+            Level of zlib, 0 (none) to 9, except for .npy and .mmap; video: above 0, lossless FFV1 in place of IYUV.
+        q_max, q_min : float or None
+            Video: percentiles of about 100 frames that become white and black; None: levels 0 to 255 as they are.
         var_name_hdf5 : str
-            .h5 only.
-        q_max, q_min, excitation_lambda, sess_desc, identifier, imaging_plane_description, emission_lambda, \
-indicator, location, starting_time, experimenter, lab_name, institution, experiment_description, session_id
-            For .avi and .nwb, which are not written yet.
+            HDF5 and Zarr; .nwb: name of the series, "TwoPhotonSeries" unless given.
+        sess_desc, identifier, experimenter, lab_name, institution, experiment_description, session_id : str
+            .nwb: of the session, which begins at `start_time` seconds after 1970.
+        imaging_plane_description, indicator, location : str
+            .nwb: of the imaging plane.
+        excitation_lambda, emission_lambda : float
+            .nwb: wavelengths in nm.
+        starting_time : float
+            .nwb: of the first frame within the session, in s.
+        unit : str
+            .nwb: of the values.
 
         Returns
         -------
@@ -170,20 +185,37 @@ indicator, location, starting_time, experimenter, lab_name, institution, experim
         Raises
         ------
         UnknownFormatError
-            No such format can be written.
+            "Extension Unknown": no such format can be written.
         ParameterError
             A parameter has a value that the format does not have.
+        OutputError
+            The folder cannot be written to, or the disk is full; nothing is left behind.
         """
-        return save(
-            self,
-            file_name,
+        options = SaveOptions(
             to32=to32,
             order=order,
             imagej=imagej,
             bigtiff=bigtiff,
+            excitation_lambda=excitation_lambda,
             compress=compress,
+            q_max=q_max,
+            q_min=q_min,
             var_name_hdf5=var_name_hdf5,
+            sess_desc=sess_desc,
+            identifier=identifier,
+            imaging_plane_description=imaging_plane_description,
+            emission_lambda=emission_lambda,
+            indicator=indicator,
+            location=location,
+            starting_time=starting_time,
+            experimenter=experimenter,
+            lab_name=lab_name,
+            institution=institution,
+            experiment_description=experiment_description,
+            session_id=session_id,
+            unit=unit,
         )
+        return save(self, file_name, options)
 
 
 def concatenate(series: Sequence[NDArray] | NDArray, *more: NDArray, axis: int = 0) -> timeseries:

@@ -1,120 +1,139 @@
-"""Writing of movies to files; a file appears under its name only once it is complete."""
+"""Writing of movies to files of every kind, chunk by chunk; a file appears under its name only once it is complete."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
-from gpucalcium.errors import ParameterError, UnknownFormatError
+from gpucalcium import backend
+from gpucalcium.backend import FrameSource
+from gpucalcium.errors import UnknownFormatError
 from gpucalcium.movies.files import target, written_whole
 from gpucalcium.movies.memmap_write import write_map
-from gpucalcium.movies.source import PIECE
+from gpucalcium.movies.save_options import Recording, SaveOptions
+from gpucalcium.movies.write_arrays import write_mat, write_npy, write_npz
+from gpucalcium.movies.write_chunked import write_hdf5, write_zarr
+from gpucalcium.movies.write_nwb import NWB_OPTIONS, write_nwb
+from gpucalcium.movies.write_tiff import write_tiff
+from gpucalcium.movies.write_video import write_video
 
 if TYPE_CHECKING:
     from gpucalcium.movies.timeseries import timeseries
 
-TIFF, HDF5 = (".tif", ".tiff", ".btf"), (".h5", ".hdf5")
-_AXES = {2: "YX", 3: "TYX", 4: "TZYX"}
-_FRAMES_A_CHUNK = 64  # of an HDF5 data set that is compressed
+Writer = Callable[[FrameSource, Path, Recording, SaveOptions], None]
 
 
-def save(
-    series: timeseries,
-    file_name: str | os.PathLike[str],
-    *,
-    to32: bool,
-    order: str,
-    imagej: bool,
-    bigtiff: bool,
-    compress: int,
-    var_name_hdf5: str,
-) -> str:
+@dataclass(frozen=True)
+class Format:
+    """One kind of file: its writer, and the options that mean something to it."""
+
+    write: Writer
+    options: frozenset[str]
+
+
+_TIFF = Format(write_tiff, frozenset({"to32", "imagej", "bigtiff", "compress"}))
+_VIDEO = Format(write_video, frozenset({"compress", "q_max", "q_min"}))
+_HDF5 = Format(write_hdf5, frozenset({"compress", "var_name_hdf5"}))
+_MAP = ".mmap"
+_MAP_OPTIONS = frozenset({"order"})
+FORMATS: dict[str, Format] = {
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".btf": _TIFF,
+    ".npy": Format(write_npy, frozenset()),
+    ".npz": Format(write_npz, frozenset({"compress"})),
+    ".mat": Format(write_mat, frozenset({"compress"})),
+    ".avi": _VIDEO,
+    ".mkv": _VIDEO,
+    ".h5": _HDF5,
+    ".hdf5": _HDF5,
+    ".nwb": Format(write_nwb, NWB_OPTIONS),
+    ".zarr": Format(write_zarr, frozenset({"compress", "var_name_hdf5"})),
+}
+
+
+class Held:
+    """An array of any shape and dtype as a source: what is saved is not always a movie, and keeps its dtype."""
+
+    name = "the movie"
+
+    def __init__(self, array: NDArray) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, frames: slice, out: NDArray | None = None) -> NDArray:
+        """As `FrameSource.read`."""
+        if out is None:
+            return np.array(self.array[frames], order="C")
+        out[...] = self.array[frames]
+        return out
+
+
+def save(series: timeseries, file_name: str | os.PathLike[str], options: SaveOptions) -> str:
     """See `timeseries.save`."""
-    path = target(file_name)
-    suffix = path.suffix.lower()
-    if compress not in range(10):
-        raise ParameterError(f"compress={compress}: a level of zlib, 0 (none) to 9")
-    if suffix == ".mmap":
-        return str(write_map(series, path.with_suffix(""), order))
-    if suffix not in (*TIFF, *HDF5, ".npy"):
-        written = " ".join((*TIFF, *HDF5, ".npy", ".mmap"))
-        raise UnknownFormatError(
-            f"Extension Unknown: {path.suffix!r} of {path}; movies are written to {written}"
-        )
-    with written_whole(path) as temporary:
-        if suffix in TIFF:
-            _write_tiff(series, temporary, to32, imagej, bigtiff, compress)
-        elif suffix in HDF5:
-            _write_hdf5(series, temporary, var_name_hdf5, compress)
-        else:
-            np.save(temporary, np.asarray(series), allow_pickle=False)
-    return str(path)
-
-
-def attributes(series: timeseries) -> dict[str, Any]:
-    """What is stored of a recording beside its values; what JSON cannot hold becomes text."""
-    return {
-        "fr": series.fr,
-        "start_time": series.start_time,
-        "file_name": json.dumps(series.file_name, default=str),
-        "meta_data": json.dumps(series.meta_data, default=str),
-    }
-
-
-def _write_tiff(
-    series: timeseries, path: Path, to32: bool, imagej: bool, bigtiff: bool, compress: int
-) -> None:
-    values = np.asarray(series)
-    if values.ndim not in _AXES:
-        raise ParameterError(
-            f"a TIFF file takes an image, a movie or a movie of volumes, not {values.ndim} axes"
-        )
-    stored = np.dtype(np.float32) if to32 else values.dtype
-    if stored.kind == "b":
-        stored = np.dtype(np.uint8)
-    if imagej and (compress or stored not in (np.uint8, np.uint16, np.float32)):
-        raise ParameterError(
-            f"imagej=True: ImageJ's format is uncompressed uint8, uint16 or float32; compress={compress} and {stored} "
-            "were asked for. Use to32=True, compress=0, or imagej=False"
-        )
-    axes = _AXES[values.ndim]
-    tifffile.imwrite(
-        path,
-        (page.astype(stored) for page in values.reshape(-1, *values.shape[-2:])),
-        shape=values.shape,
-        dtype=stored,
-        imagej=imagej,
-        bigtiff=bigtiff and not imagej,
-        photometric="minisblack",
-        compression="zlib" if compress else None,
-        compressionargs={"level": compress} if compress else None,
-        metadata={"axes": axes, "fps": series.fr} if imagej else {"axes": axes} | attributes(series),
+    about = Recording(
+        fr=series.fr, start_time=series.start_time, file_name=series.file_name, meta_data=series.meta_data
     )
+    array: Any = np.asarray(series)
+    return str(write(Held(array), target(file_name), about, options))
 
 
-def _write_hdf5(series: timeseries, path: Path, name: str, compress: int) -> None:
-    values = np.asarray(series)
-    with h5py.File(path, "w") as file:
-        chunked: dict[str, Any] = {}
-        if compress:
-            frames = (min(_FRAMES_A_CHUNK, len(values)), *values.shape[1:])
-            chunked = {"chunks": frames, "compression": "gzip", "compression_opts": compress}
-        data = file.create_dataset(name, values.shape, values.dtype, **chunked)
-        for part in _in_pieces(values):
-            data[part] = values[part]
-        data.attrs.update(attributes(series))
+def check_format(path: Path) -> None:
+    """Raise unless files of that extension can be written.
+
+    Raises
+    ------
+    UnknownFormatError
+        "Extension Unknown"; lists those that are known.
+    """
+    if path.suffix.lower() not in (*FORMATS, _MAP):
+        raise UnknownFormatError(
+            f"Extension Unknown: {path.suffix!r} of {path}; movies are written to {' '.join(FORMATS)} {_MAP}"
+        )
 
 
-def _in_pieces(values: NDArray) -> Iterator[slice]:
-    """Frames in pieces, so that a memory-mapped movie is not read whole."""
-    step = max(1, PIECE // max(1, values[:1].nbytes)) // _FRAMES_A_CHUNK * _FRAMES_A_CHUNK or _FRAMES_A_CHUNK
-    for start in range(0, len(values), step):
-        yield slice(start, start + step)
+def write(source: FrameSource, path: Path, about: Recording, options: SaveOptions) -> Path:
+    """Write a movie of any size into a file, within the memory budget.
+
+    Parameters
+    ----------
+    source : FrameSource
+    path : Path
+        Its extension says what kind of file.
+    about : Recording
+    options : SaveOptions
+        Those without a meaning for this kind of file are named in the log.
+
+    Returns
+    -------
+    path : Path
+        Of the file written: of a memory map, with its size and order.
+
+    Raises
+    ------
+    UnknownFormatError
+        "Extension Unknown"
+    ParameterError
+        The format cannot hold this dtype, shape or size.
+    OutputError
+        The folder cannot be written to, or the disk is full; nothing is left behind.
+    """
+    check_format(path)
+    suffix = path.suffix.lower()
+    known = FORMATS.get(suffix)
+    options.tell_unused(suffix, known.options if known else _MAP_OPTIONS)
+    if known is None:
+        return write_map(
+            source.array if isinstance(source, Held) else source, path.with_suffix(""), options.order
+        )
+    with written_whole(path) as temporary, backend.use("cpu"):
+        known.write(source, temporary, about, options)
+    return path
