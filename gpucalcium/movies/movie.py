@@ -12,6 +12,7 @@ from scipy import ndimage
 from gpucalcium import backend
 from gpucalcium.errors import ArrayShapeError, MissingExtraError, MovieValueError, ParameterError
 from gpucalcium.movies import baseline as _baseline
+from gpucalcium.movies.aligning import Aligning
 from gpucalcium.movies.decomposing import Decomposing
 from gpucalcium.movies.resizing import AREA, resize, resized_length
 from gpucalcium.movies.timeseries import timeseries
@@ -21,7 +22,7 @@ _PROJECTIONS: dict[str, Any] = {"mean": np.mean, "median": np.median, "std": np.
 _WHOLE_FRAMES = 3000  # frames up to which `local_correlations` takes the movie in one
 
 
-class movie(Decomposing, timeseries):
+class movie(Decomposing, Aligning, timeseries):
     """A recording (T, d1, d2[, d3]); see `timeseries` for what it is made from and what it carries."""
 
     # ------------------------------------------------------------------ shape

@@ -60,25 +60,33 @@ def weights(length: int, new: int, interpolation: int) -> sparse.csr_matrix:
     """Matrix (new, length), float32, that resizes an axis: every row sums to one."""
     if interpolation == AREA:
         return _area(length, new)
-    centres = (np.arange(new) + 0.5) * length / new - 0.5
+    return _gathered(*taps((np.arange(new) + 0.5) * length / new - 0.5, interpolation), length)
+
+
+def taps(centres: NDArray[np.float64], interpolation: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which entries are read for values at fractional positions (n,), and their weights: both (n, taps).
+
+    Entries may lie beyond the edge. There is no area of a single position.
+    """
     if interpolation == NEAREST:
-        return _gathered(np.floor(centres + 0.5)[:, None], np.ones((new, 1)), length)
+        return np.floor(centres + 0.5).astype(np.int64)[:, None], np.ones((len(centres), 1))
     kernels = {LINEAR: (1, _linear), CUBIC: (2, _cubic), LANCZOS: (4, _lanczos)}
     if interpolation not in kernels:
         raise ParameterError(
             f"interpolation={interpolation}: expected 0 nearest, 1 linear, 2 bicubic, 3 area or 4 Lanczos"
         )
     reach, kernel = kernels[interpolation]
-    taps = np.floor(centres)[:, None] + np.arange(1 - reach, reach + 1)
-    return _gathered(taps, kernel(np.abs(centres[:, None] - taps)), length)
+    entries = np.floor(centres).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
+    shares = kernel(np.abs(centres[:, None] - entries))
+    return entries, shares / shares.sum(axis=1, keepdims=True)
 
 
-def _gathered(taps: NDArray, values: NDArray, length: int) -> sparse.csr_matrix:
+def _gathered(entries: NDArray[np.int64], shares: NDArray, length: int) -> sparse.csr_matrix:
     """Rows from the entries they read and with what weights; entries beyond the edge are the edge's."""
-    rows = np.repeat(np.arange(len(taps)), taps.shape[1])
-    columns = np.clip(taps, 0, length - 1).astype(np.int64).ravel()
-    values = (values / values.sum(axis=1, keepdims=True)).ravel()
-    return sparse.csr_matrix((values.astype(np.float32), (rows, columns)), shape=(len(taps), length))
+    rows = np.repeat(np.arange(len(entries)), entries.shape[1])
+    columns = np.clip(entries, 0, length - 1).ravel()
+    values = shares.ravel().astype(np.float32)
+    return sparse.csr_matrix((values, (rows, columns)), shape=(len(entries), length))
 
 
 def _area(length: int, new: int) -> sparse.csr_matrix:
