@@ -61,3 +61,30 @@ __global__ void correlate(const Pixel* __restrict__ frames, index_t n, int d0, i
     for (int f = 0; f < FRAMES; ++f)
         if (first + f < n) out[(first + f) * pixels + p] = sum[f];
 }
+
+// bilateral<Pixel>: mean of the disc around each pixel, weighted by weights[k] * exp(fall * (difference of values)^2)
+//   launch   grid (ceil(d1 * d2 / blockDim.x), n), block of one dimension, no shared memory
+//   mapping  one thread per pixel; neighbouring threads share what they read through L1
+//   arrays   frames [n, d1, d2] Pixel, offsets [taps, 2], weights [taps], read; out [n, d1, d2] written
+//   needs    1 <= n <= 65535, d1 * d2 < 2^31, taps >= 1 with the centre among them; out is not frames
+//   numbers  float32, in order of the taps; exp differs from the twin's by rounding, see there
+//   traffic  n * pixels * (sizeof(Pixel) + 4) from DRAM; taps * sizeof(Pixel) and one exp per tap a pixel
+template <typename Pixel>
+__global__ void bilateral(const Pixel* __restrict__ frames, int d1, int d2, const int* __restrict__ offsets,
+                          const float* __restrict__ weights, int taps, float fall, float* __restrict__ out) {
+    const index_t pixels = static_cast<index_t>(d1) * d2, thread = global_thread();
+    if (thread >= pixels) return;  // no barrier follows
+    const int p = static_cast<int>(thread), i1 = p / d2, i2 = p % d2;
+    const Pixel* __restrict__ frame = frames + blockIdx.y * pixels;
+    const float centre = static_cast<float>(frame[p]);
+    float sum = 0.0f, total = 0.0f;
+    for (int k = 0; k < taps; ++k) {
+        const int j1 = border_index<REFLECT101>(i1 + offsets[2 * k], d1);
+        const int j2 = border_index<REFLECT101>(i2 + offsets[2 * k + 1], d2);
+        const float change = static_cast<float>(frame[static_cast<index_t>(j1) * d2 + j2]) - centre;
+        const float weight = weights[k] * expf(fall * change * change);
+        sum += weight * change;
+        total += weight;
+    }
+    out[blockIdx.y * pixels + p] = centre + sum / total;
+}

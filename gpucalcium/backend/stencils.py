@@ -60,6 +60,16 @@ def difference_kernel(sigma: Sequence[float], radius: Sequence[int]) -> NDArray[
     return np.where(disc, kernel - kernel[disc].mean(), 0.0)
 
 
+def disc(radius: int, sigma: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Offsets (m, 2) of the pixels not farther than `radius`, in C order, and a Gaussian of their distance (m,)."""
+    span = np.arange(-radius, radius + 1)
+    rows, columns = np.meshgrid(span, span, indexing="ij")
+    square = rows**2 + columns**2
+    near = square <= radius**2
+    weights = np.exp(-0.5 * square[near] / sigma**2).astype(np.float32)
+    return np.ascontiguousarray(np.stack([rows[near], columns[near]], axis=1)), weights
+
+
 def taps(kernel: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Where a kernel is not zero: offsets from its centre (size // 2), (m, ndim), in C order, and weights (m,).
 

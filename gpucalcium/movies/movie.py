@@ -7,22 +7,20 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
-from gpucalcium import backend
 from gpucalcium.errors import ArrayShapeError, MissingExtraError, MovieValueError, ParameterError
 from gpucalcium.movies import baseline as _baseline
 from gpucalcium.movies.aligning import Aligning
+from gpucalcium.movies.blurring import Blurring
 from gpucalcium.movies.decomposing import Decomposing
 from gpucalcium.movies.resizing import AREA, resize, resized_length
 from gpucalcium.movies.timeseries import timeseries
 
-_BORDERS = {0: "constant", 1: "replicate", 2: "reflect", 4: "reflect101"}
 _PROJECTIONS: dict[str, Any] = {"mean": np.mean, "median": np.median, "std": np.std}
 _WHOLE_FRAMES = 3000  # frames up to which `local_correlations` takes the movie in one
 
 
-class movie(Decomposing, Aligning, timeseries):
+class movie(Decomposing, Aligning, Blurring, timeseries):
     """A recording (T, d1, d2[, d3]); see `timeseries` for what it is made from and what it carries."""
 
     # ------------------------------------------------------------------ shape
@@ -273,64 +271,6 @@ class movie(Decomposing, Aligning, timeseries):
                 f"in_place=True: {self.dtype} cannot hold the result; use .astype('float32') first"
             )
         return self
-
-    # ------------------------------------------------------------------ filters
-
-    def gaussian_blur_2D(
-        self,
-        kernel_size_x: int = 5,
-        kernel_size_y: int = 5,
-        kernel_std_x: float = 1,
-        kernel_std_y: float = 1,
-        borderType: int | str = "replicate",
-    ) -> Self:
-        """Blur each frame, in place.
-
-        Parameters
-        ----------
-        kernel_size_x, kernel_size_y : int, odd
-            Pixels of the kernel along the columns (x) and the rows (y).
-        kernel_std_x, kernel_std_y : float
-            Its standard deviation in pixels; 0 or less: as the size suggests, 0.3 ((size − 1) / 2 − 1) + 0.8.
-        borderType : {'replicate', 'reflect', 'reflect101', 'constant'} or OpenCV's number
-            What lies beyond the border.
-
-        Returns
-        -------
-        self : movie
-        """
-        border = _BORDERS.get(borderType) if isinstance(borderType, int) else borderType
-        if border not in _BORDERS.values():
-            raise ParameterError(f"borderType={borderType!r}: expected one of {', '.join(_BORDERS.values())}")
-        sizes, stds = (kernel_size_y, kernel_size_x), (kernel_std_y, kernel_std_x)
-        if any(size < 1 or size % 2 == 0 for size in sizes):
-            raise ParameterError(f"kernel sizes {sizes}: they must be odd, so that the kernel has a centre")
-        if self.ndim != 3:
-            raise ArrayShapeError(
-                f"gaussian_blur_2D takes (T, d1, d2), not {self.shape}; blur one plane at a time"
-            )
-        sigma = tuple(s if s > 0 else 0.3 * ((n - 1) / 2 - 1) + 0.8 for s, n in zip(stds, sizes, strict=True))
-        radius = tuple(n // 2 for n in sizes)
-        values = np.asarray(self)
-        for part in _baseline.pieces(values):
-            frames = backend.put(values[part])
-            blurred = backend.wing(frames).filters.gaussian(frames, sigma, radius, border)
-            self._store(part, backend.to_numpy(blurred))
-        return self
-
-    def median_blur_2D(self, kernel_size: int = 3) -> Self:
-        """Replace each pixel by the median of the square of `kernel_size` around it, in place; edges repeat."""
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ParameterError(
-                f"kernel_size={kernel_size}: it must be odd, so that the square has a centre"
-            )
-        size = (1, kernel_size, kernel_size, *(1,) * (self.ndim - 3))
-        for part in _baseline.pieces(self):
-            self._store(part, ndimage.median_filter(np.asarray(self[part]), size, mode="nearest"))
-        return self
-
-    def _store(self, part: slice, values: NDArray) -> None:
-        np.asarray(self)[part] = np.rint(values) if self.dtype.kind in "iu" else values
 
     # ------------------------------------------------------------------ traces
 

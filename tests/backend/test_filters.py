@@ -169,3 +169,38 @@ def test_sigma_zero_is_the_identity():
     assert_array_equal(stencils.gaussian_weights(0, 2), [0, 0, 1, 0, 0])
     frames = frames_of((2, 3, 4))
     assert_array_equal(backend.wing(frames).filters.gaussian(frames, (0, 0), (2, 0), "constant"), frames)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 7, 11), (1, 1, 1), (2, 1, 9), (2, 33, 31)])
+def test_bilateral_is_the_weighted_mean_of_a_disc(wing, shape, dtype):
+    frames = frames_of(shape, dtype)
+    device_frames = wing.put(frames)
+    got = backend.to_numpy(backend.wing(device_frames).filters.bilateral(device_frames, 3, 40.0, 2.0))
+    y = frames.astype(np.float64)
+    padded = np.pad(y, ((0, 0), (3, 3), (3, 3)), mode="reflect" if min(shape[1:]) > 3 else "symmetric")
+    if min(shape[1:]) <= 3:  # NumPy mirrors an axis of one pixel in its own way
+        rows, columns = (stencils.border_index(n, 3, 3, "reflect101") for n in shape[1:])
+        padded = y[:, rows][:, :, columns]
+    weighted, total = np.zeros_like(y), np.zeros_like(y)
+    for a, b in np.ndindex(7, 7):
+        square = (a - 3) ** 2 + (b - 3) ** 2
+        if square <= 9:
+            there = padded[:, a : a + shape[1], b : b + shape[2]]
+            weight = np.exp(-square / 8 - (there - y) ** 2 / 3200)
+            weighted += weight * there
+            total += weight
+    assert got.dtype == np.float32
+    assert_allclose(got, weighted / total, rtol=0, atol=29 * 6e-8 * max(1, y.max()))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(3, 7, 11), (1, 1, 1), (2, 5, 6, 7)])
+def test_median_of_a_box(wing, shape, dtype):
+    frames = frames_of(shape, dtype)
+    size = (3, 5, 1)[: len(shape) - 1]
+    device_frames = wing.put(frames)
+    got = backend.to_numpy(backend.wing(device_frames).filters.median(device_frames, size))
+    expected = ndimage.median_filter(frames, (1, *size), mode="nearest")
+    assert got.dtype == frames.dtype
+    assert_array_equal(got, expected)

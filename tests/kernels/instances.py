@@ -14,6 +14,7 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     },
     "filters.cu": {
         "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
+        "bilateral": [(pixel,) for pixel in PIXELS],
     },
     "greedy.cu": {name: [()] for name in "seek list_box copy_trace weigh see blur take_out energy".split()},
     "hals.cu": {"sweep_traces": [()], "sweep_footprints": [()]},

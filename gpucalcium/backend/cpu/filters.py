@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from gpucalcium.backend import stencils
 from gpucalcium.backend.cpu._threads import share
@@ -44,6 +46,75 @@ def box(frames: NDArray, size: Sequence[int], border: str) -> NDArray[np.float32
 def correlate(frames: NDArray, kernel: NDArray, border: str) -> NDArray[np.float32]:
     """Frames correlated with an n-dimensional `kernel` (not flipped), centre at ``size // 2``; else as `gaussian`."""
     return _filtered(frames, [np.asarray(kernel, np.float64)], border)
+
+
+def bilateral(frames: NDArray, radius: int, sigma_value: float, sigma_space: float) -> NDArray[np.float32]:
+    """Mean of the disc around each pixel, weighted by Gaussians of the distance and of the change of value.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2), any real dtype
+        Mirrored beyond the border, the edge not repeated.
+    radius : int
+        Of the disc, pixels.
+    sigma_value, sigma_space : float
+        Standard deviations in units of the values and in pixels, greater than 0.
+
+    Returns
+    -------
+    (n, d1, d2) float32
+        Summed in float32 in the order of the taps. The twins differ by the rounding of exp and of sums, at most
+        6e-8 times the number of taps and the largest |value|. NaN wherever the disc touches a NaN.
+
+    References
+    ----------
+    Tomasi & Manduchi (1998), ICCV 839, equations 3 to 7.
+    """
+    frames = frames.astype(stencils.compiled_dtype(frames.dtype, wide="f4"), copy=False)
+    at, weights = stencils.disc(radius, sigma_space)
+    dims = frames.shape[1:]
+    rows, columns = (stencils.border_index(n, radius, radius, "reflect101") for n in dims)
+    fall = np.float32(-0.5 / sigma_value**2)
+    out = np.empty(frames.shape, np.float32)
+    share(
+        len(frames),
+        lambda first, last: _bilateral(
+            frames[first:last], at + radius, weights, rows, columns, fall, out[first:last]
+        ),
+    )
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _bilateral(frames, at, weights, rows, columns, fall, out):
+    n, d1, d2 = frames.shape
+    for t in range(n):
+        for i in range(d1):
+            for j in range(d2):
+                centre = np.float32(frames[t, i, j])
+                total = np.float32(0)
+                weighted = np.float32(0)
+                for k in range(len(weights)):
+                    there = np.float32(frames[t, rows[i + at[k, 0]], columns[j + at[k, 1]]])
+                    change = there - centre
+                    weight = weights[k] * math.exp(fall * change * change)
+                    weighted += weight * change
+                    total += weight
+                out[t, i, j] = centre + weighted / total
+
+
+def median(frames: NDArray, size: Sequence[int]) -> NDArray:
+    """Median of the box of `size` pixels per axis (odd) around each pixel; beyond the border the edge repeats.
+
+    Of the dtype of `frames`, and exact. Where NaN are in the box, the result is not defined.
+    """
+    out = np.empty_like(frames)
+
+    def work(first: int, last: int) -> None:
+        ndimage.median_filter(frames[first:last], (1, *size), output=out[first:last], mode="nearest")
+
+    share(len(frames), work)
+    return out
 
 
 class _Pass(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import cupy as cp
 import numpy as np
+from cupyx.scipy import ndimage
 from numpy.typing import NDArray
 
 from gpucalcium.backend import stencils
@@ -14,7 +15,10 @@ from gpucalcium.backend.cuda._launch import kernel
 THREADS = 256
 FRAMES = 8  # that a thread works on, as in the kernel
 
+GRID_ROWS = 65535  # of a grid
+
 _correlate = kernel("filters.cu", "correlate")
+_bilateral = kernel("filters.cu", "bilateral")
 
 
 def gaussian(frames: cp.ndarray, sigma: Sequence[float], radius: Sequence[int], border: str) -> cp.ndarray:
@@ -34,6 +38,43 @@ def box(frames: cp.ndarray, size: Sequence[int], border: str) -> cp.ndarray:
 def correlate(frames: cp.ndarray, kernel: NDArray, border: str) -> cp.ndarray:
     """Frames correlated with an n-dimensional `kernel` (not flipped), centre at ``size // 2``; else as `gaussian`."""
     return _filtered(frames, [np.asarray(kernel, np.float64)], border)
+
+
+def bilateral(frames: cp.ndarray, radius: int, sigma_value: float, sigma_space: float) -> cp.ndarray:
+    """Mean of the disc around each pixel, weighted by Gaussians of the distance and of the change of value.
+
+    Parameters and result as the twin says.
+    """
+    frames = frames.astype(stencils.compiled_dtype(frames.dtype, wide="f4"), copy=False)
+    at, weights = stencils.disc(radius, sigma_space)
+    n, d1, d2 = frames.shape
+    out = cp.empty(frames.shape, "float32")
+    for first in range(0, n, GRID_ROWS):
+        part = frames[first : first + GRID_ROWS]
+        _bilateral(
+            (frames.dtype,),
+            blocks=(-(-d1 * d2 // THREADS), len(part)),
+            threads=THREADS,
+            args=(
+                part,
+                np.int32(d1),
+                np.int32(d2),
+                cp.asarray(at.astype(np.int32)),
+                cp.asarray(weights),
+                np.int32(len(weights)),
+                np.float32(-0.5 / sigma_value**2),
+                out[first : first + GRID_ROWS],
+            ),
+        )
+    return out
+
+
+def median(frames: cp.ndarray, size: Sequence[int]) -> cp.ndarray:
+    """Median of the box of `size` pixels per axis (odd) around each pixel; beyond the border the edge repeats.
+
+    As the twin.
+    """
+    return ndimage.median_filter(frames, (1, *size), mode="nearest")
 
 
 def _filtered(frames: cp.ndarray, kernels: Sequence[NDArray[np.float64]], border: str) -> cp.ndarray:
