@@ -14,6 +14,7 @@ from .images import local_correlations as local_correlations
 from .images import max_correlation_image as max_correlation_image
 from .images import mean_image as mean_image
 from .movies import concatenate as concatenate
+from .movies import convert as convert
 from .movies import get_file_size as get_file_size
 from .movies import load as load
 from .movies import load_memmap as load_memmap

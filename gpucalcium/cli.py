@@ -1,11 +1,13 @@
-"""The command ``gpucalcium``: demo, run, info, doctor.
+"""The command ``gpucalcium``: demo, run, info, convert, doctor.
 
 What goes wrong on purpose is said in one line on stderr, and the exit status is 2; ``--debug`` shows where.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpucalcium.errors import GpuCalciumError
+from gpucalcium.errors import GpuCalciumError, OutputError, ParameterError
 
 if TYPE_CHECKING:
     from gpucalcium.pipeline import Results
@@ -172,20 +174,97 @@ def run(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="A movie.")], dataset: Dataset = None, axes: Axes = None
+    file: Annotated[Path, typer.Argument(help="A movie.")],
+    dataset: Dataset = None,
+    axes: Axes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """Say what a file holds, without reading its frames."""
+    facts = _facts(file, dataset, axes)
+    if as_json:
+        print(json.dumps(facts, indent=1, default=str))
+        return
+    rate, start = facts["frame_rate"], facts["start_time"]
+    duration = "" if rate is None else f", {facts['frames'] / rate:,.1f} s"
+    print(f"file         {file}")
+    print(f"frames       {facts['frames']:,}{duration}")
+    print(f"field        {facts['rows']} x {facts['columns']} px")
+    print(f"planes       {facts['planes']}")
+    print(f"values       {facts['dtype']}, {facts['bytes'] / 2**20:,.1f} MiB")
+    print(f"on disk      {facts['bytes_on_disk'] / 2**20:,.1f} MiB, compression: {facts['compression']}")
+    print(f"frame rate   {'not in the file' if rate is None else f'{rate:g} Hz'}")
+    print(f"start        {'not in the file' if start is None else f'{start:g} s'}")
+    print(f"metadata     {json.dumps(facts['meta_data'], default=str) if facts['meta_data'] else 'none'}")
+
+
+def _facts(file: Path, dataset: str | None, axes: str | None) -> dict[str, Any]:
+    """What `info` says, by name."""
+    from gpucalcium.movies import open_movie
+    from gpucalcium.movies.facts import bytes_on_disk, compression_of
     from gpucalcium.pipeline import open_planes
 
     planes = open_planes(file, dataset=dataset, axes=axes)
     source = planes[0].source
     frames, rows, columns = source.shape
-    size = len(planes) * frames * rows * columns * source.dtype.itemsize
-    print(f"file      {file}")
-    print(f"frames    {frames:,}")
-    print(f"field     {rows} x {columns} px")
-    print(f"planes    {len(planes)}")
-    print(f"values    {source.dtype}, {size / 2**20:,.1f} MiB")
+    about = getattr(open_movie(file, var_name_hdf5=dataset or "mov"), "about", {})
+    return {
+        "file": str(file),
+        "frames": frames,
+        "rows": rows,
+        "columns": columns,
+        "planes": len(planes),
+        "dtype": str(source.dtype),
+        "bytes": len(planes) * frames * rows * columns * source.dtype.itemsize,
+        "bytes_on_disk": bytes_on_disk(file),
+        "compression": compression_of(file, dataset),
+        "frame_rate": about.get("fr"),
+        "start_time": about.get("start_time"),
+        "meta_data": [one for one in about.get("meta_data", []) if one is not None],
+    }
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A movie.")],
+    target: Annotated[Path, typer.Argument(help="The file to write; its ending says of what kind.")],
+    dataset: Dataset = None,
+    frames: Annotated[
+        str | None,
+        typer.Option(help="Frames to take, from 0: first:end or first:end:step; the end is left out."),
+    ] = None,
+    frame_rate: Annotated[
+        float | None, typer.Option(help="Frames per second, Hz; else what the file says.")
+    ] = None,
+    compress: Annotated[int, typer.Option(min=0, max=9, help="Level of compression, 0 for none.")] = 0,
+    float32: Annotated[bool, typer.Option("--float32", help="TIFF: store float32.")] = False,
+    imagej: Annotated[bool, typer.Option("--imagej", help="TIFF: the format of ImageJ.")] = False,
+    order: Annotated[str, typer.Option(help="Memory map: F, frame after frame; C, trace after trace.")] = "F",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a movie into a file of another kind: TIFF, HDF5, NWB, Zarr, NPY, NPZ, MAT, AVI, MKV, a memory map."""
+    from gpucalcium.movies import convert as converted
+
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} is there already: choose another name, or add --overwrite")
+    name = converted(
+        source,
+        target,
+        dataset=dataset,
+        frames=None if frames is None else _frame_range(frames),
+        fr=frame_rate,
+        compress=compress,
+        to32=float32,
+        imagej=imagej,
+        order=order,
+    )
+    print(name)
+
+
+def _frame_range(text: str) -> slice:
+    """The slice that "first:end" or "first:end:step" means."""
+    if not re.fullmatch(r"-?\d*(:-?\d*){1,2}", text):
+        raise ParameterError(f"--frames {text}: expected first:end or first:end:step, for instance 100:2000")
+    return slice(*(int(number) if number else None for number in text.split(":")))
 
 
 @app.command()

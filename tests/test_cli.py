@@ -12,6 +12,7 @@ import tifffile
 
 from gpucalcium import __version__
 from gpucalcium.cli import main
+from gpucalcium.movies import open_movie
 from gpucalcium.simulate import two_photon
 
 
@@ -47,7 +48,7 @@ def test_version_and_help(gpucalcium):
     assert gpucalcium("--version") == (0, f"{__version__}\n", "")
     status, out, _ = gpucalcium("--help")
     assert status == 0
-    assert all(command in out for command in ("demo", "run", "info", "doctor"))
+    assert all(command in out for command in ("demo", "run", "info", "convert", "doctor"))
 
 
 def test_doctor_names_the_version(gpucalcium):
@@ -119,6 +120,68 @@ def test_info_tells_planes_apart(gpucalcium, tmp_path):
     status, out, _ = gpucalcium("info", tmp_path / "movie.npz", "--axes", "TYXZ")
     assert "9" in out
     assert "20 x 30" not in out
+
+
+def test_info_says_what_a_program_needs(gpucalcium, tmp_path, movie):
+    tifffile.imwrite(tmp_path / "movie.tif", movie, compression="zlib")
+    status, out, _ = gpucalcium("info", tmp_path / "movie.tif", "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert (facts["frames"], facts["rows"], facts["columns"], facts["planes"]) == (150, 48, 50, 1)
+    assert (facts["dtype"], facts["bytes"]) == (str(movie.dtype), movie.nbytes)
+    assert facts["bytes_on_disk"] == (tmp_path / "movie.tif").stat().st_size
+    assert facts["compression"] == "adobe_deflate"
+    assert facts["meta_data"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [("a.npy", "none"), ("a.npz", "zlib"), ("a.h5", "gzip"), ("a.tif", "adobe_deflate"), ("a.nwb", "gzip")],
+)
+def test_convert_and_info(gpucalcium, tmp_path, movie, name, compression):
+    np.save(tmp_path / "movie.npy", movie)
+    words = ("--frames", "10:100:3", "--frame-rate", 12.5, "--compress", 3)
+    status, out, _ = gpucalcium("convert", tmp_path / "movie.npy", tmp_path / name, *words)
+    assert (status, out.strip()) == (0, str(tmp_path / name))
+    status, out, _ = gpucalcium("info", tmp_path / name)
+    assert status == 0
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert facts["frames"].startswith("30")
+    assert facts["field"] == "48 x 50 px"
+    assert facts["on"].endswith(f"compression: {compression}")
+    assert open_movie(tmp_path / name).read(slice(None)).shape == (30, 48, 50) if name[-1] != "z" else True
+
+
+def test_convert_to_a_memory_map_and_back(gpucalcium, tmp_path, movie):
+    np.save(tmp_path / "movie.npy", movie)
+    _, name, _ = gpucalcium("convert", tmp_path / "movie.npy", tmp_path / "a.mmap", "--order", "C")
+    assert gpucalcium("convert", name.strip(), tmp_path / "b.tif", "--imagej")[0] == 0
+    assert (tifffile.imread(tmp_path / "b.tif") == movie).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("absent.npy", "b.tif"), "not found"),
+        (("movie.npy", "b.xyz"), r"Extension Unknown: '\.xyz'"),
+        (("movie.npy", "movie.npy"), "is there already.*--overwrite"),
+        (("movie.npy", "movie.npy", "--overwrite"), "is the source itself"),
+        (("movie.npy", "absent/b.tif"), "there is no folder"),
+        (("movie.npy", "b.tif", "--frames", "a:b"), "first:end"),
+        (("movie.npy", "b.tif", "--frames", "900:"), "empty"),
+        (("movie.npy", "b.mmap", "--order", "X"), "order='X'"),
+        (("movie.npy", "b.tif", "--frame-rate", "0"), "fr=0"),
+    ],
+)
+def test_what_cannot_be_converted_is_said_in_one_line(
+    gpucalcium, tmp_path, movie, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("movie.npy", movie)
+    status, _, err = gpucalcium("convert", *words)
+    assert status == 2
+    assert re.search(message, err.strip().splitlines()[-1])
+    assert [path.name for path in tmp_path.iterdir()] == ["movie.npy"]
 
 
 def truncated(path):

@@ -1,5 +1,6 @@
 """Movies: from files and arrays to frames, and back."""
 
+from gpucalcium.movies.convert import convert
 from gpucalcium.movies.load import get_file_size, load, load_iter, load_movie_chain
 from gpucalcium.movies.memmap_write import load_memmap, save_memmap, save_memmap_each, save_memmap_join
 from gpucalcium.movies.movie import movie
@@ -9,6 +10,7 @@ from gpucalcium.movies.timeseries import concatenate, timeseries
 __all__ = [
     "MovieLike",
     "concatenate",
+    "convert",
     "get_file_size",
     "load",
     "load_iter",

@@ -75,6 +75,7 @@ class SaveOptions:
 
     def tell_unused(self, suffix: str, used: frozenset[str]) -> None:
         """Log what was asked for and has no place in files of this kind."""
-        asked = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
-        if unused := [name for name in asked if name not in used]:
+        asked = {one.name for one in fields(self) if getattr(self, one.name) != one.default}
+        asked.discard("to32")  # False asks for what every other format does
+        if unused := sorted(asked - used):
             log.warning("%s files have no place for %s: without effect", suffix, ", ".join(unused))

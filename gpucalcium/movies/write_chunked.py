@@ -69,10 +69,10 @@ def write_zarr(source: FrameSource, path: Path, about: Recording, options: SaveO
 
 
 def chunk_shape(source: FrameSource) -> tuple[int, ...]:
-    """Of the pieces of a data set: 64 whole frames, fewer of large frames."""
+    """Of the pieces of a data set: 64 whole frames, fewer of large frames or where memory is short."""
     frame = max(1, int(np.prod(source.shape[1:], dtype=np.int64)) * source.dtype.itemsize)
-    frames = _FRAMES_A_CHUNK
-    while frames > 1 and frames * frame > _BYTES_A_CHUNK:
+    frames, most = _FRAMES_A_CHUNK, min(_BYTES_A_CHUNK, backend.budget() // 16)
+    while frames > 1 and frames * frame > most:
         frames //= 2
     return (max(1, min(frames, source.shape[0])), *source.shape[1:])
 
