@@ -4,6 +4,7 @@ from gpucalcium.movies.convert import convert
 from gpucalcium.movies.load import get_file_size, load, load_iter, load_movie_chain
 from gpucalcium.movies.memmap_write import load_memmap, save_memmap, save_memmap_each, save_memmap_join
 from gpucalcium.movies.movie import movie
+from gpucalcium.movies.play_movie import play_movie
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.timeseries import concatenate, timeseries
 
@@ -18,6 +19,7 @@ __all__ = [
     "load_movie_chain",
     "movie",
     "open_movie",
+    "play_movie",
     "save_memmap",
     "save_memmap_each",
     "save_memmap_join",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium.errors import ArrayShapeError, MissingExtraError, MovieValueError, ParameterError
 from gpucalcium.movies import baseline as _baseline
+from gpucalcium.movies import playing as _playing
 from gpucalcium.movies.aligning import Aligning
 from gpucalcium.movies.blurring import Blurring
 from gpucalcium.movies.decomposing import Decomposing
@@ -271,6 +273,88 @@ class movie(Decomposing, Aligning, Blurring, timeseries):
                 f"in_place=True: {self.dtype} cannot hold the result; use .astype('float32') first"
             )
         return self
+
+    # ------------------------------------------------------------------ showing
+
+    def play(
+        self,
+        gain: float = 1,
+        fr: float | None = None,
+        magnification: float = 1,
+        offset: float = 0,
+        interpolation: int = 1,
+        backend: str = "opencv",
+        do_loop: bool = False,
+        bord_px: int | None = None,
+        q_max: float = 99.75,
+        q_min: float = 1,
+        plot_text: bool = False,
+        save_movie: bool = False,
+        opencv_codec: str = "H264",
+        movie_name: str | os.PathLike[str] = "movie.avi",
+    ) -> Any:
+        """Show the movie, in grey levels ``(value + offset - black) * gain / (white - black)``.
+
+        Parameters
+        ----------
+        gain, offset : float
+            As in the formula.
+        fr : float, optional
+            Frames shown per second; default: as recorded.
+        magnification : float
+            Size on the screen against pixels.
+        interpolation : {0, 1, 2, 3, 4}
+            Of the magnified frames, as in `resize`.
+        backend : {'opencv', 'pyplot', 'pylab', 'notebook', 'embed_opencv'}
+            A window of OpenCV (q ends it) or of Matplotlib (q closes it), or a player in the notebook, which are the
+            last two.
+        do_loop : bool
+            Start again at the end.
+        bord_px : int, optional
+            Pixels left out at every edge.
+        q_max, q_min : float
+            Percentiles of the first 10 frames that are white and black; 100 and 0: the extremes of the movie.
+        plot_text : bool
+            Write number and time into each frame.
+        save_movie : bool
+            Write what is shown into a video file, too, with PyAV.
+        opencv_codec : {'H264', 'X264', 'AVC1', 'MJPG', 'MP4V', 'XVID', 'DIVX', 'FFV1'}
+            Its encoder; FFV1 keeps every level.
+        movie_name : path
+            Its name: .avi, .mkv or .mp4.
+
+        Returns
+        -------
+        shown : NotebookPlayer, matplotlib.animation.Animation or None
+            The player, which a notebook shows if it comes last in a cell; the animation, to be kept while it runs;
+            None from OpenCV.
+
+        Raises
+        ------
+        ParameterError
+            "Unknown backend!", and values that cannot be.
+        ArrayShapeError
+            Volumes.
+        MissingExtraError, NotSupportedError
+            The backend is not installed; there is no display for its window.
+        """
+        _playing.check_backend(backend)
+        view = _playing.View(
+            gain=gain,
+            fr=fr,
+            magnification=magnification,
+            offset=offset,
+            interpolation=interpolation,
+            do_loop=do_loop,
+            bord_px=bord_px,
+            q_max=q_max,
+            q_min=q_min,
+            plot_text=plot_text,
+        )
+        screen = _playing.Screen(self, view)
+        if save_movie:
+            _playing.write_screen(screen, movie_name, opencv_codec)
+        return _playing.show(screen, backend)
 
     # ------------------------------------------------------------------ traces
 
