@@ -21,6 +21,7 @@ from .movies import load_memmap as load_memmap
 from .movies import load_movie_chain as load_movie_chain
 from .movies import movie as movie
 from .movies import open_movie as open_movie
+from .movies import play_movie as play_movie
 from .movies import save_memmap as save_memmap
 from .movies import save_memmap_each as save_memmap_each
 from .movies import save_memmap_join as save_memmap_join
