@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
+from gpucalcium.errors import MovieFileError
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import PIECE, Source
 
@@ -38,26 +39,40 @@ class ArraySource(Source):
 
 
 class SlicedSource(Source):
-    """Frames of something that gives NumPy arrays when sliced: an HDF5 or Zarr data set.
+    """Frames of something that gives NumPy arrays when sliced: an HDF5 or Zarr data set; two axes are one frame.
 
-    Several threads may read at once: both libraries lock where they need to.
+    `reversed_axes` says that each frame is stored column by column. Several threads may read at once: both libraries
+    lock where they need to.
     """
 
-    def __init__(self, data: Any, name: str, *, shape: tuple[int, ...] | None = None) -> None:
-        super().__init__(shape or data.shape, data.dtype, name)
-        self._data = data
-        self._is_image = len(data.shape) == len(self.shape) - 1
+    def __init__(self, data: Any, name: str, *, reversed_axes: bool = False) -> None:
+        field = data.shape[1:] if len(data.shape) > 2 else data.shape
+        frames = data.shape[0] if len(data.shape) > 2 else 1
+        super().__init__((frames, *(field[::-1] if reversed_axes else field)), data.dtype, name)
+        self._data, self._reversed = data, reversed_axes
+        self._is_image = len(data.shape) == 2
 
     def _fill(self, wanted: range, out: NDArray) -> None:
+        try:
+            self._fill_from_file(wanted, out)
+        except (OSError, RuntimeError, ValueError) as err:  # what HDF5, Zarr and their codecs raise
+            raise MovieFileError(
+                f"{self.name}: of {len(self)} frames, {wanted[0]} to {wanted[-1]} cannot be read: {err}. The file may "
+                "be truncated or corrupt; copy it again from where it was recorded"
+            ) from err
+
+    def _fill_from_file(self, wanted: range, out: NDArray) -> None:
         if self._is_image:
-            out[0] = self._data[...]
-        elif self.stored == self.dtype and hasattr(self._data, "read_direct"):
+            out[0] = self._data[...].T if self._reversed else self._data[...]
+        elif not self._reversed and self.stored == self.dtype and hasattr(self._data, "read_direct"):
             self._data.read_direct(out, np.s_[wanted.start : wanted.stop : wanted.step])
         else:
             some = max(1, PIECE // self.frame_bytes)
             for at in range(0, len(wanted), some):
                 part = wanted[at : at + some]
-                out[at : at + some] = self._data[part.start : part.stop : part.step]
+                frames = self._data[part.start : part.stop : part.step]
+                axes = (0, *range(frames.ndim - 1, 0, -1))
+                out[at : at + some] = frames.transpose(axes) if self._reversed else frames
 
 
 def open_array(movie: Any) -> Source:

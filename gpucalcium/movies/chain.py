@@ -101,6 +101,10 @@ class OneChannel(Source):
     """One of the channels of a movie (T, channels, rows, columns)."""
 
     def __init__(self, source: FrameSource, channel: int) -> None:
+        if len(source.shape) != 4:
+            raise ParameterError(
+                f"channel={channel}: {_name(source)} has no channels, its shape is {source.shape}"
+            )
         channels = source.shape[1]
         if not -channels <= channel < channels:
             raise ParameterError(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 
 from gpucalcium.errors import DatasetNotFoundError, MovieFileError
+from gpucalcium.movies.about import about_recording, from_json
 from gpucalcium.movies.arrays import SlicedSource
 
+_BY_MATLAB = "MATLAB_class"  # attribute of what MATLAB itself has written
 _SHOWN = 20  # names listed in an error
 
 
@@ -16,7 +19,8 @@ def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> SlicedSource:
     """Frames of a data set: the one of that name, or the only one at the top of the file.
 
     `var_name_hdf5` may be a path ("group/data"); an NWB series is found under ``<name>/data`` or
-    ``acquisition/<name>/data``. A data set of two axes is one frame.
+    ``acquisition/<name>/data``, or as the only acquisition. A data set of two axes is one frame. MATLAB writes
+    its arrays (d1, d2[, d3], T) in Fortran order; where it did, frames are turned to (d1, d2[, d3]).
 
     Raises
     ------
@@ -28,16 +32,29 @@ def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> SlicedSource:
     try:
         file = h5py.File(path, "r")
         data = find_dataset(file, var_name_hdf5)
-        shape = data.shape
+        about = _about(data)
     except (OSError, RuntimeError) as err:
         raise MovieFileError(
             f"{path} cannot be read as HDF5: {err}. It may be truncated or still being written (a .mat file older than "
             "version 7.3 is no HDF5 file: save it again with '-v7.3')"
         ) from err
-    return SlicedSource(data, f"{path}:{data.name}", shape=(1, *shape) if len(shape) == 2 else None)
+    source = SlicedSource(data, f"{path}:{data.name}", reversed_axes=_BY_MATLAB in data.attrs)
+    source.about = about_recording(about)
+    return source
 
 
-def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def _about(data: h5py.Dataset) -> dict[str, Any]:
+    """What is written to the data set, or to the NWB series it belongs to."""
+    series = data.parent
+    found: dict[str, Any] = {}
+    if isinstance(start := series.get("starting_time"), h5py.Dataset) and start.shape == ():
+        found = {"start_time": start[()], "fr": start.attrs.get("rate")}
+    if isinstance(said := from_json(series.attrs.get("comments")), dict):
+        found |= said
+    return found | dict(data.attrs)
+
+
+def find_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
     """The data set meant by `name`, see `open_hdf5`."""
     for path in (name, f"{name}/data", f"acquisition/{name}/data"):
         if isinstance(found := file.get(path), h5py.Dataset):
@@ -47,9 +64,12 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
         for path in (only, f"{only}/data"):
             if isinstance(found := file.get(path), h5py.Dataset):
                 return found
+    acquired = file.get("acquisition")
+    if isinstance(acquired, h5py.Group) and len(acquired) == 1:
+        return find_dataset(acquired, next(iter(acquired)))
     there: list[str] = []
     file.visititems(lambda path, item: there.append(path) if isinstance(item, h5py.Dataset) else None)
     listed = ", ".join(there[:_SHOWN]) + (" ..." if len(there) > _SHOWN else "")
     raise DatasetNotFoundError(
-        f"{file.filename} has no data set {name!r}; there are: {listed or 'none'}. Name one with var_name_hdf5=..."
+        f"{file.file.filename} has no data set {name!r}; there are: {listed or 'none'}. Name one with var_name_hdf5=..."
     )

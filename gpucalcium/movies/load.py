@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
-import tifffile
 from numpy.typing import DTypeLike, NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
-from gpucalcium.movies.chain import Chain, OneChannel, Selection
-from gpucalcium.movies.hdf5 import find_dataset
+from gpucalcium.movies.chain import Chain, Selection
 from gpucalcium.movies.memmap_write import load_memmap
 from gpucalcium.movies.movie import movie
-from gpucalcium.movies.sources import HDF5, TIFF, open_movie
+from gpucalcium.movies.sources import open_movie
 from gpucalcium.movies.timeseries import DEFAULT_FR
 
 FileName = str | os.PathLike[str]
@@ -50,7 +46,8 @@ def load(
     Parameters
     ----------
     file_name : path, or list or tuple of paths
-        .tif .tiff .btf .h5 .hdf5 .nwb .mat (from version 7.3 on) .npy .mmap. Of a tuple, each file is one frame.
+        .tif .tiff .btf .h5 .hdf5 .nwb .mat .npy .npz .mmap .avi .mkv .mp4 .zarr .n5 .sbx, suite2p's .bin. Of a tuple,
+        each file is one frame.
     fr : float
         Frames per second. What the file says takes the place of the default, 30.
     start_time : float
@@ -60,9 +57,9 @@ def load(
     subindices : int, slice, range, list of int, or tuple of these, optional
         Frames to load, or one selector per axis.
     shape : (int, int), optional
-        Of the frames, if an .npy file holds a matrix (pixels, T), pixels in Fortran order.
+        Of the frames, if an .npy file holds a matrix (pixels, T), pixels in Fortran order; of those in a .bin file.
     var_name_hdf5 : str
-        Data set in HDF5 files.
+        Data set in HDF5, Zarr and N5 files, array in .npz, variable in .mat.
     in_memory : bool
         Load .npy and .mmap files instead of mapping them.
     is_behavior : bool
@@ -70,7 +67,7 @@ def load(
     bottom, top, left, right : int
         Pixels to leave out at each edge.
     channel : int, optional
-        Which channel of a movie (T, channels, rows, columns).
+        Which channel of a movie (T, channels, rows, columns), or of an .sbx file.
     outtype : dtype
         Of the movie; integers are not rescaled.
     is3D : bool
@@ -97,17 +94,14 @@ def load(
     if len(names) == 1 and not changed:
         values = _mapped(names[0], shape, np.dtype(outtype))
         if values is not None:
-            return _described(values, names, fr, start_time, meta_data, var_name_hdf5)
-    parts: list[FrameSource] = []
-    for name in names:
-        source = open_movie(name, var_name_hdf5=var_name_hdf5, shape=shape)
-        if isinstance(file_name, tuple):
-            source = Selection(source, 0)
-        parts.append(_part(source, subindices, (top, bottom, left, right, 0, 0), channel, is3D))
+            return _described(values, names, fr, start_time, meta_data)
+    opened = [open_movie(n, var_name_hdf5=var_name_hdf5, shape=shape, channel=channel) for n in names]
+    firsts = [Selection(source, 0) for source in opened] if isinstance(file_name, tuple) else opened
+    parts = [_part(source, subindices, (top, bottom, left, right, 0, 0), is3D) for source in firsts]
     values = _in_memory(parts, np.dtype(outtype))
     if isinstance(subindices, int | np.integer) and len(names) == 1:
         values = values[0]
-    return _described(values, names, fr, start_time, meta_data, var_name_hdf5)
+    return _described(values, names, fr, start_time, meta_data, opened)
 
 
 def load_movie_chain(
@@ -150,10 +144,9 @@ def load_movie_chain(
     """
     names = _names(file_list)
     crop = (top, bottom, left, right, z_top, z_bottom)
-    parts = [
-        _part(open_movie(n, var_name_hdf5=var_name_hdf5), subindices, crop, channel, is3D) for n in names
-    ]
-    return _described(_in_memory(parts, np.dtype(outtype)), names, fr, start_time, meta_data, var_name_hdf5)
+    opened = [open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel) for name in names]
+    values = _in_memory([_part(source, subindices, crop, is3D) for source in opened], np.dtype(outtype))
+    return _described(values, names, fr, start_time, meta_data, opened)
 
 
 def load_iter(
@@ -162,6 +155,8 @@ def load_iter(
     var_name_hdf5: str = "mov",
     outtype: DTypeLike = np.float32,
     is3D: bool = False,
+    *,
+    channel: int | None = None,
 ) -> Iterator[NDArray]:
     """The frames of a movie one after the other, without loading it; parameters as in `load`.
 
@@ -170,7 +165,7 @@ def load_iter(
     frame : (d1, d2[, d3]) array of `outtype`, of its own memory
     """
     parts = [
-        _part(open_movie(name, var_name_hdf5=var_name_hdf5), subindices, (0,) * 6, None, is3D)
+        _part(open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel), subindices, (0,) * 6, is3D)
         for name in _names(file_name)
     ]
     source: FrameSource = Chain(parts)
@@ -180,15 +175,19 @@ def load_iter(
 
 
 def get_file_size(
-    file_name: FileName | Sequence[FileName], var_name_hdf5: str = "mov"
+    file_name: FileName | Sequence[FileName],
+    var_name_hdf5: str = "mov",
+    *,
+    channel: int | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> tuple[tuple[int, ...], int | tuple[int, ...]]:
     """Size of a movie from the header of its file.
 
     Parameters
     ----------
     file_name : path, or list or tuple of paths
-    var_name_hdf5 : str
-        Data set in HDF5 files.
+    var_name_hdf5, channel, shape
+        As in `load`.
 
     Returns
     -------
@@ -202,7 +201,10 @@ def get_file_size(
     MovieShapeError
         "Files have FOVs with different sizes".
     """
-    sources = [open_movie(name, var_name_hdf5=var_name_hdf5) for name in _names(file_name)]
+    sources = [
+        open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel, shape=shape)
+        for name in _names(file_name)
+    ]
     dims = tuple(Chain(sources).shape[1:])
     if isinstance(file_name, list | tuple):
         return dims, tuple(len(source) for source in sources)
@@ -216,16 +218,8 @@ def _names(file_name: FileName | Sequence[FileName]) -> list[Path]:
     return [Path(name) for name in given]  # type: ignore[arg-type]
 
 
-def _part(
-    source: FrameSource, subindices: Any, crop: tuple[int, ...], channel: int | None, is_3d: bool
-) -> FrameSource:
+def _part(source: FrameSource, subindices: Any, crop: tuple[int, ...], is_3d: bool) -> FrameSource:
     """What is wanted of one file."""
-    if channel is not None:
-        if len(source.shape) != 4:
-            raise ParameterError(
-                f"channel={channel}: {_label(source)} has no channels, its shape is {source.shape}"
-            )
-        source = OneChannel(source, channel)
     if is_3d and len(source.shape) != 4:
         raise MovieShapeError(
             f"is3D=True, but {_label(source)} has frames of {source.shape[1:]}: (d1, d2, d3) expected"
@@ -271,10 +265,15 @@ def _mapped(path: Path, shape: tuple[int, int] | None, dtype: np.dtype) -> NDArr
 
 
 def _described(
-    values: NDArray, names: Sequence[Path], fr: float, start_time: float, meta_data: Any, var_name_hdf5: str
+    values: NDArray,
+    names: Sequence[Path],
+    fr: float,
+    start_time: float,
+    meta_data: Any,
+    opened: Sequence[FrameSource] = (),
 ) -> movie:
     """The movie with its attributes: those given, else those that the files hold, else the defaults."""
-    known = [_attributes(name, var_name_hdf5) for name in names]
+    known = [getattr(source, "about", {}) for source in opened] or [{}]
     rates = {about["fr"] for about in known if "fr" in about}
     if fr == DEFAULT_FR and len(rates) > 1:
         raise ParameterError(
@@ -284,35 +283,3 @@ def _described(
     start = known[0].get("start_time", start_time) if start_time == 0 else start_time
     about = meta_data if meta_data is not None else [x for one in known for x in one.get("meta_data", [None])]
     return movie(values, fr=rate, start_time=start, file_name=[str(name) for name in names], meta_data=about)
-
-
-def _attributes(path: Path, var_name_hdf5: str) -> dict[str, Any]:
-    """What a file says of the recording: frame rate, start, metadata."""
-    found: dict[str, Any] = {}
-    suffix = path.suffix.lower()
-    if suffix in TIFF:
-        with tifffile.TiffFile(path) as tiff:
-            if tiff.is_imagej and (fps := (tiff.imagej_metadata or {}).get("fps")):
-                found["fr"] = fps
-            found |= (tiff.shaped_metadata or ({},))[0]
-    elif suffix in HDF5:
-        with h5py.File(path, "r") as file:
-            found = dict(find_dataset(file, var_name_hdf5).attrs)
-    kept: dict[str, Any] = {
-        name: float(found[name]) for name in ("fr", "start_time") if _is_number(found.get(name))
-    }
-    if isinstance(text := found.get("meta_data"), str):
-        kept["meta_data"] = _from_json(text)
-    return kept
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
-
-
-def _from_json(text: str) -> list[Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    return value if isinstance(value, list) else [value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -25,13 +26,7 @@ def open_npy(path: Path, frame_shape: tuple[int, int] | None = None) -> Source:
     """
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, fortran, dtype = read(file)
+            shape, fortran, dtype = read_header(file)
             offset = file.tell()
     except (ValueError, OSError, EOFError) as err:
         raise MovieFileError(
@@ -55,6 +50,19 @@ def open_npy(path: Path, frame_shape: tuple[int, int] | None = None) -> Source:
     if not fortran:
         return RawSource(path, shape, dtype, offset)
     return ArraySource(np.load(path, mmap_mode="r"), str(path))
+
+
+def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype; the stream is left where the values start.
+
+    Raises
+    ------
+    ValueError, EOFError
+        No header of the .npy format.
+    """
+    if np.lib.format.read_magic(stream) == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
 
 
 def _matrix(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -48,11 +51,18 @@ class Source(ABC):
     name : str
         What error messages call the movie.
 
+    Attributes
+    ----------
+    about : mapping
+        What the file says of the recording, where opening it told: fr (Hz), start_time (s), meta_data (a list).
+
     Raises
     ------
     MovieShapeError
         Not 3 or 4 axes, or an axis of length 0.
     """
+
+    about: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, shape: tuple[int, ...], stored: DTypeLike, name: str) -> None:
         self.name = name

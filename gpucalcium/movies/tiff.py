@@ -16,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from gpucalcium.errors import MissingExtraError, MovieFileError
+from gpucalcium.movies.about import about_recording
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
@@ -47,11 +48,23 @@ def open_tiff(path: Path) -> Source:
             ) from err
         pages, shape = _frames_of(path, tiff)
         stored = series.dtype.newbyteorder(tiff.byteorder)
+        source: Source
         if pages is series and series.dataoffset is not None:
-            return RawSource(path, shape, stored, series.dataoffset)
-        source = PagesSource(path, shape, tiff, pages, series)
-        opened.pop_all()
+            source = RawSource(path, shape, stored, series.dataoffset)
+        else:
+            source = PagesSource(path, shape, tiff, pages, series)
+        source.about = about_recording(_about(tiff))
+        if isinstance(source, PagesSource):
+            opened.pop_all()
         return source
+
+
+def _about(tiff: tifffile.TiffFile) -> dict[str, Any]:
+    """The frame rate as ImageJ writes it, and what `movie.save` writes."""
+    found: dict[str, Any] = {}
+    if tiff.is_imagej and (fps := (tiff.imagej_metadata or {}).get("fps")):
+        found["fr"] = fps
+    return found | (tiff.shaped_metadata or ({},))[0]
 
 
 def _frames_of(path: Path, tiff: tifffile.TiffFile) -> tuple[Sequence[Any], tuple[int, ...]]:

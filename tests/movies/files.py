@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import scipy.io
 import tifffile
 
 
@@ -49,6 +50,27 @@ def mmap(folder: Path, movie: np.ndarray, order: str, base: str = "film", tail: 
     return path
 
 
+def npz(path: Path, movie: np.ndarray, **also) -> Path:
+    np.savez(path, input_arr=movie, **also)
+    return path
+
+
+def zlib_npz(path: Path, movie: np.ndarray) -> Path:
+    np.savez_compressed(path, input_arr=movie, fr=12.5)
+    return path
+
+
+def mat(path: Path, movie: np.ndarray, name: str = "input_arr", compressed: bool = False, **also) -> Path:
+    """Version 5, time last; it knows no float16."""
+    values = np.moveaxis(movie, 0, -1)
+    scipy.io.savemat(
+        path,
+        {name: values.astype(np.float32) if values.dtype == np.float16 else values, **also},
+        do_compression=compressed,
+    )
+    return path
+
+
 def names(folder: Path) -> list[str]:
     """Names of what is in a folder, hidden files too."""
     return sorted(path.name for path in folder.iterdir())
@@ -67,6 +89,10 @@ WRITERS: dict[str, Callable[[Path, np.ndarray], Path]] = {
     "chunked hdf5": lambda folder, movie: hdf5(folder / "c.hdf5", movie, chunks=True, compression="gzip"),
     "npy": lambda folder, movie: npy(folder / "a.npy", movie),
     "Fortran npy": lambda folder, movie: npy(folder / "f.npy", np.asfortranarray(movie)),
+    "npz": lambda folder, movie: npz(folder / "a.npz", movie),
+    "zlib npz": lambda folder, movie: zlib_npz(folder / "z.npz", movie),
+    "mat": lambda folder, movie: mat(folder / "a.mat", movie),
+    "zlib mat": lambda folder, movie: mat(folder / "z.mat", movie, compressed=True),
     "mmap F": lambda folder, movie: mmap(folder, movie, "F"),
     "mmap C": lambda folder, movie: mmap(folder, movie, "C"),
 }

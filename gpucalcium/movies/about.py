@@ -1,0 +1,46 @@
+"""What files say of a recording beside its values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def about_recording(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Frame rate, start and metadata among all that a file says; what makes no sense is left out.
+
+    Parameters
+    ----------
+    found : mapping
+        fr (Hz), start_time (s), meta_data (JSON as `movie.save` writes it, or another text).
+
+    Returns
+    -------
+    about : dict
+        fr and start_time as float, meta_data as a list; those that are there.
+    """
+    kept: dict[str, Any] = {
+        name: float(found[name]) for name in ("fr", "start_time") if _is_number(found.get(name))
+    }
+    if kept.get("fr", 1) <= 0:
+        del kept["fr"]
+    if isinstance(text := found.get("meta_data"), str):
+        value = from_json(text)
+        kept["meta_data"] = value if isinstance(value, list) else [value]
+    return kept
+
+
+def from_json(text: Any) -> Any:
+    """The value that a text of JSON stands for; the text itself if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)

@@ -1,0 +1,139 @@
+"""Reading of movies in N5 folders: blocks of whole numbers of pixels, each a file of its own."""
+
+from __future__ import annotations
+
+import bz2
+import json
+import lzma
+import math
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium.errors import DatasetNotFoundError, MovieFileError, UnknownFormatError
+from gpucalcium.movies.source import Source
+
+_ATTRIBUTES = "attributes.json"
+_TYPES = [f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)] + ["float32", "float64"]
+_AUTO = zlib.MAX_WBITS | 32  # gzip or zlib, by its first bytes
+# each takes the bytes of a block and the most that it may become
+_CODECS: Mapping[str, Callable[[bytes, int], bytes]] = {
+    "raw": lambda packed, most: packed,
+    "gzip": lambda packed, most: zlib.decompressobj(_AUTO).decompress(packed, most),
+    "bzip2": lambda packed, most: bz2.BZ2Decompressor().decompress(packed, most),
+    "xz": lambda packed, most: lzma.LZMADecompressor().decompress(packed, most),
+}
+
+
+class N5Source(Source):
+    """Frames of an N5 data set; its axes are stored in reverse, so that time is its last."""
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        try:
+            dims = tuple(int(n) for n in about["dimensions"])
+            blocks = tuple(int(n) for n in about["blockSize"])
+            kind = str(about["dataType"])
+            codec = about.get("compression", {"type": about.get("compressionType", "raw")})["type"]
+        except (KeyError, TypeError, ValueError) as err:
+            raise MovieFileError(f"{folder / _ATTRIBUTES} does not describe a data set: {err!r}") from err
+        if kind not in _TYPES or len(blocks) != len(dims) or min(blocks, default=0) < 1:
+            raise MovieFileError(
+                f"{folder / _ATTRIBUTES}: {kind} in blocks of {blocks} is no description of {dims} numbers"
+            )
+        if codec not in _CODECS:
+            raise UnknownFormatError(
+                f"{folder} is compressed with {codec!r}; of N5, {', '.join(_CODECS)} are read. Write it again with "
+                "one of these, or as Zarr"
+            )
+        self._is_image = len(dims) == 2
+        if self._is_image:
+            dims, blocks = (*dims, 1), (*blocks, 1)
+        super().__init__(dims[::-1], np.dtype(kind).newbyteorder(">"), str(folder))
+        self._folder, self._blocks, self._unpack = folder, blocks[::-1], _CODECS[codec]
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        long = self._blocks[0]
+        for block in range(wanted[0] // long, wanted[-1] // long + 1):
+            first = max(0, -((wanted.start - block * long) // wanted.step))
+            last = min(len(wanted), -((wanted.start - (block + 1) * long) // wanted.step))
+            if first >= last:
+                continue
+            inside = wanted[first:last]
+            frames = slice(inside.start - block * long, inside[-1] + 1 - block * long, wanted.step)
+            counts = [-(-n // b) for n, b in zip(self.shape[1:], self._blocks[1:], strict=True)]
+            for place in product(*map(range, counts)):
+                field = tuple(slice(k * b, (k + 1) * b) for k, b in zip(place, self._blocks[1:], strict=True))
+                into = out[(slice(first, last), *field)]
+                into[...] = self._block((block, *place), into.shape[1:])[frames]
+
+    def _block(self, place: tuple[int, ...], field: tuple[int, ...]) -> NDArray:
+        """A block, (frames, ...); one that is not there is zero."""
+        names = place[::-1][:-1] if self._is_image else place[::-1]
+        path = self._folder.joinpath(*map(str, names))
+        frames = min(self._blocks[0], len(self) - place[0] * self._blocks[0])
+        expected = (frames, *field)
+        if not path.exists():
+            return np.zeros(expected, self.dtype)
+        content = path.read_bytes()
+        try:
+            mode, axes = struct.unpack_from(">HH", content)
+            stored = struct.unpack_from(f">{axes}I", content, 4)[::-1]
+            shape = (1, *stored) if self._is_image else stored
+            start = 4 + 4 * axes + (4 if mode == 1 else 0)
+            size = math.prod(expected) * self.stored.itemsize
+            if mode > 1 or any(n < e for n, e in zip(shape, expected, strict=True)):
+                raise ValueError(f"it holds {shape} numbers (mode {mode}), {expected} were expected")
+            most = math.prod(max(n, b) for n, b in zip(expected, self._blocks, strict=True))
+            if math.prod(shape) > most:
+                raise ValueError(f"it promises {shape} numbers, more than a block of {self._blocks}")
+            size = math.prod(shape) * self.stored.itemsize
+            values = np.frombuffer(self._unpack(content[start:], size), self.stored).reshape(shape)
+        except (struct.error, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as err:
+            raise MovieFileError(
+                f"{self.name}: block {path.relative_to(self._folder)}, frames {place[0] * self._blocks[0]} to "
+                f"{place[0] * self._blocks[0] + frames - 1} of {len(self)}, cannot be read: {err}. Copy it again"
+            ) from err
+        return values[tuple(slice(n) for n in expected)]
+
+
+def open_n5(path: Path, name: str = "mov") -> N5Source:
+    """Frames of an N5 data set: the folder itself, the data set of that name in it, or the only one.
+
+    Blocks uncompressed or packed with gzip, bzip2 or xz. Axes are reversed, as N5 stores them: (columns, rows, T)
+    becomes (T, rows, columns). Blocks that are not there are zero.
+
+    Raises
+    ------
+    MovieFileError
+        No N5 data set, or one whose description cannot be read.
+    UnknownFormatError
+        Another compression.
+    DatasetNotFoundError
+        No such data set; lists those that are there.
+    """
+    candidates = [path, path / name, path / name / "data"]
+    there = [folder.parent for folder in sorted(path.glob(f"*/{_ATTRIBUTES}"))]
+    candidates += there if len(there) == 1 else []
+    for folder in candidates:
+        about = _read(folder / _ATTRIBUTES)
+        if "dimensions" in about:
+            return N5Source(folder, about)
+    listed = ", ".join(folder.name for folder in there)
+    raise DatasetNotFoundError(
+        f"{path} has no data set {name!r}; there are: {listed or 'none'}. Name one with var_name_hdf5=..."
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, OSError) as err:
+        raise MovieFileError(f"{path} cannot be read: {err}. Copy the whole folder again") from err
