@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
+from gpucalcium import backend
 from gpucalcium.errors import ParameterError
 from gpucalcium.movies.resizing import LINEAR, weights
 from gpucalcium.movies.source import PIECE
@@ -37,9 +38,7 @@ def binned_baseline(movie: NDArray, window: int, quantile: float, order: str = "
     before = missing // 2
     padded = np.pad(np.arange(frames), (before, missing - before), mode="reflect")
     members = padded.reshape((window, bins), order="F") if order == "F" else padded.reshape((window, bins))
-    levels = np.stack([np.percentile(movie[index], quantile, axis=0) for index in members.T]).astype(
-        np.float32
-    )
+    levels = np.stack([percentile(movie[index], quantile) for index in members.T])
     at = (before + np.arange(frames)) * ((bins - 1) / max(1, bins * window - 1))
     lower = np.minimum(at.astype(np.int64), max(0, bins - 2))
     share = (at - lower).astype(np.float32).reshape(-1, *(1,) * (movie.ndim - 1))
@@ -57,11 +56,28 @@ def window_baseline(movie: NDArray, window: int, quantile: float) -> NDArray[np.
     starts = [*range(0, frames - 2 * window + 1, window)]
     starts.append(starts[-1] + window if starts else 0)
     ends = [*starts[1:], frames]
-    levels = np.stack(
-        [np.percentile(movie[a:b], quantile, axis=0) for a, b in zip(starts, ends, strict=True)]
-    )
-    flat = weights(len(levels), frames, LINEAR) @ levels.astype(np.float32).reshape(len(levels), -1)
+    levels = np.stack([percentile(movie[a:b], quantile) for a, b in zip(starts, ends, strict=True)])
+    flat = weights(len(levels), frames, LINEAR) @ levels.reshape(len(levels), -1)
     return flat.reshape(movie.shape)
+
+
+def percentile(frames: NDArray, quantile: float) -> NDArray[np.float32]:
+    """Percentile of each pixel over `frames` (n, ...), linear between values; NaN where one is NaN.
+
+    In tiles of pixels, on the active device.
+    """
+    flat = frames.reshape(len(frames), -1)
+    is_exact = frames.dtype.kind in "iu" and frames.dtype.itemsize <= 2
+    wide = np.float32 if is_exact or frames.dtype == np.float32 else np.float64
+    step = max(1, PIECE // (len(frames) * np.dtype(wide).itemsize))
+    out = np.empty(flat.shape[1], np.float32)
+    for at in range(0, flat.shape[1], step):
+        traces = backend.put(np.ascontiguousarray(flat[:, at : at + step].T, wide))
+        xp = backend.arrays.xp(traces)
+        level = backend.wing(traces).quantile.percentile(traces, xp.full(len(traces), float(quantile)))
+        level = xp.where(xp.isnan(traces).any(axis=1), wide(np.nan), level)
+        out[at : at + step] = backend.to_numpy(level)
+    return out.reshape(frames.shape[1:])
 
 
 def without_baseline(movie: NDArray, baseline: NDArray, method: str, out: NDArray) -> None:

@@ -199,7 +199,7 @@ def test_local_correlations_of_long_movies_are_maxima_over_chunks():
 
 
 @pytest.mark.parametrize("method", ["only_baseline", "delta_f_over_f", "delta_f_over_sqrt_f"])
-def test_dff_agrees_with_the_reference(stored, recording, method):
+def test_dff_agrees_with_the_reference(wing, stored, recording, method):
     change, level = movie(recording, fr=20).computeDFF(secsWindow=1, quantilMin=8, method=method)
     assert_allclose(change[::30], stored[f"computeDFF_{method}_movie_every30"], atol=2e-5)
     assert_allclose(level[::30], stored[f"computeDFF_{method}_baseline_every30"], rtol=1e-6)
@@ -240,7 +240,7 @@ def test_dff_refuses():
         movie(FRAMES * 0, fr=1).computeDFF(method="delta_f_over_f")
 
 
-def test_remove_baseline_agrees_with_the_reference(stored, recording):
+def test_remove_baseline_agrees_with_the_reference(wing, stored, recording):
     m = movie(recording, fr=20)
     assert_allclose(m.removeBL(30, 8)[::30], stored["removeBL"], atol=2e-5)
     assert_allclose(m.removeBL(30, 8, returnBL=True)[::30], stored["removeBL_returnBL"], rtol=1e-6)
