@@ -1,6 +1,7 @@
 """Movies: from files and arrays to frames, and back."""
 
 from gpucalcium.movies.convert import convert
+from gpucalcium.movies.damage import damaged_frames
 from gpucalcium.movies.load import get_file_size, load, load_iter, load_movie_chain
 from gpucalcium.movies.memmap_write import load_memmap, save_memmap, save_memmap_each, save_memmap_join
 from gpucalcium.movies.movie import movie
@@ -12,6 +13,7 @@ __all__ = [
     "MovieLike",
     "concatenate",
     "convert",
+    "damaged_frames",
     "get_file_size",
     "load",
     "load_iter",
