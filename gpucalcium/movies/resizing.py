@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from gpucalcium import backend
 from gpucalcium.errors import ParameterError
+from gpucalcium.movies.source import PIECE
 
 NEAREST, LINEAR, CUBIC, AREA, LANCZOS = range(5)
 """Codes of the interpolations."""
@@ -19,7 +23,7 @@ def resize(values: NDArray, axis: int, length: int, interpolation: int = AREA) -
 
     Parameters
     ----------
-    values : array, real
+    values : array of at least two axes, real
     axis, length : int
     interpolation : {0, 1, 2, 3, 4}
         Nearest, linear, bicubic, area, Lanczos over 8 entries; all read half-pixel coordinates and repeat the
@@ -29,13 +33,25 @@ def resize(values: NDArray, axis: int, length: int, interpolation: int = AREA) -
     Returns
     -------
     resized : array, float32
+        Made in pieces on the active device.
     """
-    moved = np.moveaxis(values, axis, 0)
-    rest = moved.shape[1:]
-    flat = np.ascontiguousarray(moved, np.float32).reshape(len(moved), -1)
-    if length != len(moved):
-        flat = weights(len(moved), length, interpolation) @ flat
-    return np.ascontiguousarray(np.moveaxis(flat.reshape(length, *rest), 0, axis))
+    if length == values.shape[axis]:
+        return np.array(values, np.float32, order="C")
+    matrix = weights(values.shape[axis], length, interpolation)
+    out = np.empty((*values.shape[:axis], length, *values.shape[axis + 1 :]), np.float32)
+    on_device: Any = None  # the matrix, once it is known where the pieces lie
+    across = 1 if axis == 0 else 0  # pieces lie along another axis
+    count = values.shape[across]
+    step = max(1, PIECE * count // max(1, 4 * max(values.size, out.size)))
+    for at in range(0, count, step):
+        part = (slice(None),) * across + (slice(at, at + step),)
+        moved = np.moveaxis(values[part], axis, 0)
+        flat = backend.put(np.ascontiguousarray(moved, np.float32).reshape(len(moved), -1))
+        if on_device is None:
+            on_device = backend.arrays.sparse(flat).csr_matrix(matrix)
+        resized = backend.to_numpy(on_device @ flat)
+        out[part] = np.moveaxis(resized.reshape(length, *moved.shape[1:]), 0, axis)
+    return out
 
 
 def resized_length(length: int, factor: float) -> int:

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
-from gpucalcium.movies import movie
+from gpucalcium.movies import movie, resizing
 from gpucalcium.movies.resizing import weights
 
 FRAMES = np.random.default_rng(3).gamma(4, 20, (37, 11, 7)).astype(np.float32)
@@ -30,7 +30,7 @@ def example(frames=FRAMES, fr=10.0):
         ("resize_fx05_fy075_fz025", (0.5, 0.75, 0.25)),
     ],
 )
-def test_resize_agrees_with_the_reference(stored, recording, key, factors):
+def test_resize_agrees_with_the_reference(wing, stored, recording, key, factors):
     resized = movie(recording, fr=20).resize(*factors)
     assert_allclose(resized, stored[key], rtol=1e-6)  # float32, another order of sums
     assert resized.fr == 20 * factors[2]
@@ -73,6 +73,14 @@ def _bicubic(x, a=-0.75):
     return (a + 2) * x**3 - (a + 3) * x**2 + 1 if x <= 1 else a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_pieces_change_nothing(axis, monkeypatch):
+    whole = resizing.resize(FRAMES, axis, 5)
+    monkeypatch.setattr(resizing, "PIECE", 4 * FRAMES.size // FRAMES.shape[0 if axis else 1] * 3)
+    assert_array_equal(resizing.resize(FRAMES, axis, 5), whole)
+    assert whole.shape == tuple(5 if a == axis else n for a, n in enumerate(FRAMES.shape))
+
+
 def test_resize_says_what_it_gives():
     halved = example().resize(0.5, 1, 1)
     assert halved.shape == (37, 5, 7)
@@ -84,7 +92,7 @@ def test_resize_says_what_it_gives():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float64"])
-def test_resize_keeps_the_dtype(dtype):
+def test_resize_keeps_the_dtype(wing, dtype):
     frames = np.array([[[0, 1, 255]]]).astype(dtype)
     for interpolation in range(5):
         resized = movie(frames, fr=1).resize(1, 2.4, 1, interpolation)
