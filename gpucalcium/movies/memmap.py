@@ -10,18 +10,21 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucalcium import backend
 from gpucalcium.errors import MovieFileError
 from gpucalcium.movies.raw import RawSource
-from gpucalcium.movies.source import PIECE, Source
+from gpucalcium.movies.source import Source
+from gpucalcium.movies.traces_file import TracesFile
 
 _NAME = re.compile(r"(?P<base>.*)_d1_(\d+)_d2_(\d+)_d3_(\d+)_order_(?P<order>[CF])_frames_(\d+)_*")
 VALUE = np.dtype(np.float32)
-_FAULT = 64 << 10  # bytes that a page fault may bring in
-_MAPPED = 1 << 30  # bytes of address space taken at a time
+_BLOCK = 1 << 30  # bytes of frames that are read together, so that each trace gives a long run
+_READERS = 4  # reads by which one that reads on may be ahead of or behind another
 
 
 @dataclass(frozen=True)
@@ -91,22 +94,47 @@ def open_mmap(path: Path) -> Source:
 
 
 class TracesSource(Source):
-    """Frames of a movie that is stored trace after trace."""
+    """Frames of a movie that is stored trace after trace.
+
+    A few frames are a few values of each of many traces. Who reads on and on is therefore served from a block of many
+    frames that was read in long runs; who picks frames here and there gets just these.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype, offset: int = 0) -> None:
         super().__init__(shape, stored, str(path))
-        self._path, self._offset = path, offset
+        self._file = TracesFile(path, self.shape[1:], len(self), self.stored, offset)
+        self._lock = Lock()
+        self._next = 0  # frame after the last one that was asked for
+        self._block: tuple[range, NDArray] | None = None
 
     def _fill(self, wanted: range, out: NDArray) -> None:
-        """Gather slabs of the last axis; each is mapped only while it is read, so the map never fills memory."""
-        slab_shape, size = self.shape[-2:0:-1], self.stored.itemsize
-        pixels, frames = math.prod(slab_shape), len(self)
-        touched = min(frames, wanted[-1] - wanted[0] + 1 + _FAULT // size) * size
-        some = max(1, min(PIECE // (pixels * touched), _MAPPED // (pixels * frames * size)))
-        for k in range(0, self.shape[-1], some):
-            count = min(some, self.shape[-1] - k)
-            offset = self._offset + k * pixels * frames * size
-            mapped = np.memmap(self._path, self.stored, "r", offset, (count, *slab_shape, frames))
-            part = mapped[..., wanted.start : wanted.stop : wanted.step]
-            out[..., k : k + count] = part.transpose(range(part.ndim - 1, -1, -1))
-            del mapped, part
+        last = wanted[-1] + 1
+        with self._lock:
+            length = min(_BLOCK, backend.budget() // 8) // self.frame_bytes
+            reads_on = abs(wanted[0] - self._next) <= _READERS * (last - wanted[0])
+            self._next = last
+            if wanted.step > 1 or not reads_on or length <= 2 * len(wanted):
+                self._file.read(wanted, out)
+                return
+            done = 0
+            while done < len(wanted):
+                frames, block = self._block_with(wanted[done], length)
+                count = min(frames.stop, last) - wanted[done]
+                at = wanted[done] - frames.start
+                out[done : done + count] = block[at : at + count]
+                done += count
+            if last == len(self):
+                self._block = None
+
+    def _block_with(self, frame: int, length: int) -> tuple[range, NDArray]:
+        """Frames around `frame`, and which they are; kept until others are needed, whose memory theirs becomes."""
+        if self._block is None or frame not in self._block[0]:
+            memory = self._block[1] if self._block else np.empty((0, *self.shape[1:]), self.dtype)
+            self._block = None
+            first = frame // length * length
+            frames = range(first, min(first + length, len(self)))
+            if len(memory) < len(frames):
+                memory = np.empty((len(frames), *self.shape[1:]), self.dtype)
+            self._file.read(frames, memory[: len(frames)])
+            self._block = frames, memory
+        return self._block

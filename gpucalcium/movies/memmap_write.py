@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from gpucalcium.movies.memmap import VALUE, MapName, check_map
 from gpucalcium.movies.npy import open_npy
 from gpucalcium.movies.prepared import Prepared, Shifted
 from gpucalcium.movies.sources import MovieLike, open_movie
+from gpucalcium.movies.traces_file import TracesFile, reserve
 
-_ROWS = 16  # transposed at a time: more lie on more pages than the processor keeps at hand (6 times slower)
-_TURNED = 4 << 20  # bytes that are transposed at a time, by each thread
+_READ_AT_ONCE = 16 << 20  # bytes, by each thread
 _ENOUGH_FRAMES = 4096  # frames transposed at a time: traces are then written in runs of 16 KiB
 
 
@@ -60,58 +60,36 @@ def _write_frames(source: FrameSource, path: Path) -> None:
 
 def _write_traces(source: FrameSource, path: Path) -> None:
     """Collect frames while they fit, then write that stretch of every trace."""
-    pixels, frames, budget = math.prod(source.shape[1:]), len(source), backend.budget()
-    stretch = max(1, min(frames, _ENOUGH_FRAMES, budget // (3 * pixels * VALUE.itemsize)))
-    axes = (0, *range(len(source.shape) - 1, 0, -1))
-    block = np.empty((stretch, *source.shape[:0:-1]), VALUE)
-    with path.open("wb") as file:
-        _reserve(file.fileno(), pixels * frames * VALUE.itemsize)
-    filled = written = 0
-    with backend.limit(memory=budget // 2):
-        for chunk in backend.stream(source):
-            given = backend.to_numpy(chunk).transpose(axes)
-            while len(given):
-                fits = min(len(given), stretch - filled)
-                block[filled : filled + fits] = given[:fits]
-                given, filled = given[fits:], filled + fits
-                if filled == stretch or written + filled == frames:
-                    _write_stretch(path, block[:filled].reshape(filled, pixels), written, frames)
-                    written, filled = written + filled, 0
+    traces = TracesFile(path, source.shape[1:], len(source), VALUE)
+    frame = math.prod(source.shape[1:]) * source.dtype.itemsize
+    stretch = max(1, min(len(source), _ENOUGH_FRAMES, backend.budget() // (3 * frame)))
+    reserve(path, math.prod(source.shape) * VALUE.itemsize)
+    for first, block in _stretches(source, stretch):
+        traces.write(block, first)
 
 
-def _reserve(file: int, size: int) -> None:
-    """Take the space on the disk now: a full disk is noticed before the work and not after."""
-    try:
-        os.posix_fallocate(file, 0, size)
-    except AttributeError:  # not on this system
-        os.truncate(file, size)
-    except OSError as err:
-        if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on this file system
-            raise
-        os.truncate(file, size)
+def _stretches(source: FrameSource, length: int) -> Iterator[tuple[int, NDArray]]:
+    """The movie `length` frames at a time, in memory that is used again; read by several threads."""
+    held = getattr(source, "array", None)
+    if isinstance(held, np.ndarray):
+        yield from ((first, held[first : first + length]) for first in range(0, len(source), length))
+        return
+    turned = getattr(source, "turned", None)  # frames that need not be turned twice
+    if turned is not None:
+        axes = (0, *range(len(source.shape) - 1, 0, -1))
+        yield from ((first, block.transpose(axes)) for first, block in _stretches(turned, length))
+        return
+    buffer = np.empty((length, *source.shape[1:]), source.dtype)
+    some = max(1, _READ_AT_ONCE // max(1, buffer[:1].nbytes))
 
+    def read(first: int, at: int, block: NDArray) -> None:
+        source.read(slice(first + at, first + min(at + some, len(block))), block[at : at + some])
 
-def _write_stretch(path: Path, block: NDArray, first: int, frames: int) -> None:
-    """Write the columns of `block` (n, pixels) as frames `first` ... of the traces, some pixels at a time.
-
-    Written, not mapped: twice as fast in a file that is new, and it does not count as memory.
-    """
-    size = VALUE.itemsize
-    some = max(1, min(_TURNED, backend.budget() // 16) // (len(block) * size))
-
-    def write(pixel: int) -> None:
-        part = block[:, pixel : pixel + some]
-        traces = np.empty(part.shape[::-1], VALUE)
-        for row in range(0, len(part), _ROWS):
-            traces[:, row : row + _ROWS] = part[row : row + _ROWS].T
-        with path.open("r+b", buffering=0) as file:
-            for k, trace in enumerate(traces):
-                file.seek(((pixel + k) * frames + first) * size)
-                if file.write(trace) != trace.nbytes:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    with ThreadPoolExecutor(backend.threads()) as workers:
-        list(workers.map(write, range(0, block.shape[1], some)))
+    with ThreadPoolExecutor(backend.threads(), thread_name_prefix="gpucalcium-read") as readers:
+        for first in range(0, len(source), length):
+            block = buffer[: min(length, len(source) - first)]
+            list(readers.map(partial(read, first, block=block), range(0, len(block), some)))
+            yield first, block
 
 
 def save_memmap(

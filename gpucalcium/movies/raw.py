@@ -58,6 +58,13 @@ class RawSource(Source):
                 "it was recorded"
             )
 
+    @property
+    def turned(self) -> RawSource | None:
+        """The same frames with their axes reversed, as they lie in the file; None if they lie there unreversed."""
+        if not self._reversed:
+            return None
+        return RawSource(self.path, (len(self), *self.shape[:0:-1]), self.stored, self._offset)
+
     def _fill(self, wanted: range, out: NDArray) -> None:
         with self.path.open("rb", buffering=0) as file:
             if self._is_plain:
