@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
+from gpucalcium.movies.baseline import percentile
 from gpucalcium.movies.template_matching import (
     MATCHES,
     ORDERS,
@@ -67,13 +68,14 @@ class Aligning(timeseries):
         """
         bound = self._bound(max_shift_w, max_shift_h, method)
         sample = np.asarray(self._sample())
-        image = np.nanmedian(sample, axis=0) if template is None else np.asarray(template, np.float32)
+        image = _median(sample) if template is None else np.asarray(template, np.float32)
         if image.shape != self.shape[1:]:
             raise ArrayShapeError(f"template has shape {image.shape}, the frames {self.shape[1:]}")
         if not np.isfinite(image).any():
             raise MovieValueError("the template holds no finite number")
         image = np.where(np.isfinite(image), image, image[np.isfinite(image)].min())
-        lowest = float(np.nanpercentile(sample, 1))
+        is_signed = np.nanmin(sample) < SUBTRACTED_BELOW  # else no percentile can be
+        lowest = float(np.nanpercentile(sample, 1)) if is_signed else 0.0
         offset = lowest if lowest < SUBTRACTED_BELOW else 0.0
         shifts, means = find_shifts(
             np.asarray(self),
@@ -270,13 +272,22 @@ class Aligning(timeseries):
             raise ArrayShapeError(
                 f"template matching takes (T, d1, d2), not {self.shape}; use motion_correct_3d for volumes"
             )
-        bound = (max_shift_h, max_shift_w)
-        if any(m < 0 or m != int(m) or 2 * m >= n for m, n in zip(bound, self.shape[1:], strict=True)):
+        given = (max_shift_h, max_shift_w)
+        if any(m < 0 or m != int(m) or 2 * m >= n for m, n in zip(given, self.shape[1:], strict=True)):
             raise ParameterError(
                 f"max_shift_h={max_shift_h}, max_shift_w={max_shift_w} for frames of {self.shape[1:]}: whole numbers "
                 "of pixels, each less than half of its side"
             )
-        return bound
+        return int(max_shift_h), int(max_shift_w)
+
+
+def _median(frames: NDArray) -> NDArray[np.float32]:
+    """Median image; NaN are left out."""
+    image = percentile(frames, 50)
+    holes = np.isnan(image)
+    if holes.any():
+        image[holes] = np.nanmedian(frames[:, holes], axis=0)
+    return image
 
 
 def _inside(length: int, shifts: NDArray[np.float32]) -> slice:

@@ -89,6 +89,15 @@ def test_missing_pixels_come_from_the_template_and_dark_frames_stay_finite():
     assert_allclose(shifts[3], 0, atol=0.3)
 
 
+def test_the_default_template_is_the_median_of_what_is_known():
+    frames = rolled([(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1)])
+    frames[0, 3, 4] = np.nan
+    by_default = movie(frames).extract_shifts(3, 3)
+    given = movie(frames).extract_shifts(3, 3, np.nanmedian(frames, axis=0))
+    for a, b in zip(by_default, given, strict=True):
+        assert_allclose(a, b, atol=1e-5)
+
+
 def test_chunks_change_nothing(moving):
     from gpucalcium import backend
 
