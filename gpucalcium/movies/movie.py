@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpucalcium import backend as _backend
 from gpucalcium.errors import ArrayShapeError, MissingExtraError, MovieValueError, ParameterError
 from gpucalcium.movies import baseline as _baseline
 from gpucalcium.movies import playing as _playing
@@ -16,6 +17,7 @@ from gpucalcium.movies.aligning import Aligning
 from gpucalcium.movies.blurring import Blurring
 from gpucalcium.movies.decomposing import Decomposing
 from gpucalcium.movies.resizing import AREA, resize, resized_length
+from gpucalcium.movies.sources import open_movie
 from gpucalcium.movies.timeseries import timeseries
 
 _PROJECTIONS: dict[str, Any] = {"mean": np.mean, "median": np.median, "std": np.std}
@@ -378,8 +380,12 @@ class movie(Decomposing, Aligning, Blurring, timeseries):
         if not (sums != 0).all():
             raise ParameterError(f"mask {int(np.argmin(sums != 0))} sums to 0: it weights no pixel")
         shares = (given.reshape(len(given), -1) / sums[:, None]).T
-        values = np.asarray(self).reshape(len(self), -1)
-        traces = np.concatenate([values[part] @ shares for part in _baseline.pieces(values)])
+        parts = []
+        for frames in _backend.stream(open_movie(np.asarray(self)), working=8 * len(shares)):
+            xp = _backend.arrays.xp(frames)
+            flat = frames.reshape(len(frames), -1).astype(np.float64)
+            parts.append(_backend.to_numpy(flat @ xp.asarray(shares)))
+        traces = np.concatenate(parts)
         result = traces.astype(np.float32).view(timeseries)
         result.__array_finalize__(self)
         return result

@@ -342,7 +342,7 @@ def test_blurs_refuse(call, text):
 # ---------------------------------------------------------------------------- traces
 
 
-def test_traces_from_masks():
+def test_traces_from_masks(wing):
     masks = np.random.default_rng(0).random((3, 11, 7))
     traces = example().extract_traces_from_masks(masks)
     expected = np.einsum("tij,nij->tn", FRAMES.astype(np.float64), masks) / masks.sum(axis=(1, 2))
