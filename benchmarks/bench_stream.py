@@ -1,5 +1,6 @@
 """Reading a movie in chunks, beside reading its file whole; and writing a memory map."""
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -21,7 +22,17 @@ def folder(tmp_path_factory):
     with tifffile.TiffWriter(path / "pages.tif", bigtiff=True) as writer:
         for frame in movie:
             writer.write(frame, contiguous=False, metadata=None, photometric="minisblack")
+    with h5py.File(path / "film.h5", "w") as file:
+        file["mov"] = movie
+    with h5py.File(path / "chunked.h5", "w") as file:
+        file.create_dataset("mov", data=movie, chunks=(64, 128, 128))
     return path
+
+
+@pytest.fixture(scope="module")
+def maps(folder):
+    """The movie as a memory map of either order."""
+    return {order: save_memmap([folder / "film.npy"], str(folder / "map"), order=order) for order in "FC"}
 
 
 def read_all(path):
@@ -30,7 +41,7 @@ def read_all(path):
 
 
 @pytest.mark.benchmark(group="stream 1500x512x512 uint16")
-@pytest.mark.parametrize("name", ["film.npy", "film.tif", "pages.tif"])
+@pytest.mark.parametrize("name", ["film.npy", "film.tif", "pages.tif", "film.h5", "chunked.h5"])
 def test_stream(benchmark, wing, folder, name):
     path = folder / name
     peers = [Peer("numpy.fromfile", "numpy", lambda numpy: numpy.fromfile(path, np.uint8))]
@@ -54,4 +65,33 @@ def test_save_memmap(benchmark, wing, folder, order):
         order=order,
         bytes_moved=3 * BYTES,
         frames=FRAMES,
+    )
+
+
+@pytest.mark.benchmark(group="stream a memory map of 1500x512x512 float32")
+@pytest.mark.parametrize("order", ["F", "C"])
+def test_stream_a_map(benchmark, wing, maps, order):
+    timed(benchmark, wing, read_all, maps[order], bytes_moved=4 * BYTES, frames=FRAMES)
+
+
+@pytest.mark.benchmark(group="memory map of 1500x512x512 float32 from frames to traces")
+def test_turn_a_map(benchmark, wing, maps, folder):
+    if wing.name == "cuda":
+        pytest.skip("files are written by the CPU")
+
+    def copy(numpy):
+        source = numpy.memmap(maps["F"], np.float32, "r")
+        numpy.copyto(numpy.memmap(folder / "copy.bin", np.float32, "w+", shape=source.shape), source)
+
+    peers = [Peer("numpy.copyto, file to file", "numpy", copy)]
+    timed(
+        benchmark,
+        wing,
+        save_memmap,
+        [maps["F"]],
+        base_name=str(folder / "turned"),
+        order="C",
+        bytes_moved=4 * BYTES,
+        frames=FRAMES,
+        peers=peers,
     )

@@ -10,12 +10,14 @@ import h5py
 from gpucalcium.errors import DatasetNotFoundError, MovieFileError
 from gpucalcium.movies.about import about_recording, from_json
 from gpucalcium.movies.arrays import SlicedSource
+from gpucalcium.movies.raw import RawSource
+from gpucalcium.movies.source import Source
 
 _BY_MATLAB = "MATLAB_class"  # attribute of what MATLAB itself has written
 _SHOWN = 20  # names listed in an error
 
 
-def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> SlicedSource:
+def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> Source:
     """Frames of a data set: the one of that name, or the only one at the top of the file.
 
     `var_name_hdf5` may be a path ("group/data"); an NWB series is found under ``<name>/data`` or
@@ -33,13 +35,37 @@ def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> SlicedSource:
         file = h5py.File(path, "r")
         data = find_dataset(file, var_name_hdf5)
         about = _about(data)
-    except (OSError, RuntimeError) as err:
+    except DatasetNotFoundError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ) as err:  # as the damage is deeper in the file
         raise MovieFileError(
             f"{path} cannot be read as HDF5: {err}. It may be truncated or still being written (a .mat file older than "
             "version 7.3 is no HDF5 file: save it again with '-v7.3')"
         ) from err
-    source = SlicedSource(data, f"{path}:{data.name}", reversed_axes=_BY_MATLAB in data.attrs)
+    by_matlab = _BY_MATLAB in data.attrs
+    source = _in_one_piece(data, by_matlab) or SlicedSource(
+        data, f"{path}:{data.name}", reversed_axes=by_matlab
+    )
     source.about = about_recording(about)
+    return source
+
+
+def _in_one_piece(data: h5py.Dataset, reversed_axes: bool) -> RawSource | None:
+    """The bytes of a data set that lies in the file as an array would: read past HDF5, which copies them twice."""
+    offset, file = data.id.get_offset(), data.file
+    if offset is None or file.userblock_size or data.ndim not in (3, 4) or 0 in data.shape:
+        return None
+    if data.dtype.kind not in "biuf" or data.id.get_type() != h5py.h5t.py_create(data.dtype, logical=True):
+        return None  # fewer bits than bytes, for instance
+    shape = (len(data), *data.shape[:0:-1]) if reversed_axes else data.shape
+    source = RawSource(Path(file.filename), shape, data.dtype, offset, reversed_axes=reversed_axes)
+    source.name = f"{file.filename}:{data.name}"
     return source
 
 

@@ -26,6 +26,7 @@ from gpucalcium.errors import (
     UnknownFormatError,
 )
 from gpucalcium.movies import movie, open_movie, timeseries
+from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.save_options import Recording, SaveOptions
 from gpucalcium.movies.writers import FORMATS, write
 from tests.movies import files
@@ -333,3 +334,14 @@ def test_arrays_on_disk_are_written_too(tmp_path):
     source = open_movie(files.tiff(tmp_path / "a.tif", FRAMES))
     write(source, tmp_path / "b.npy", Recording(), SaveOptions())
     assert_array_equal(np.load(tmp_path / "b.npy"), FRAMES)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".npy", ".h5", ".nwb"])
+def test_what_is_written_uncompressed_is_read_straight_from_the_file(tmp_path, suffix):
+    for frames in (FRAMES, FRAMES.astype(">i4"), FRAMES > 2000, VOLUMES):
+        name = example(frames).save(tmp_path / f"a{suffix}", to32=False)
+        if suffix == ".nwb" and frames.dtype.kind == "b":
+            continue  # stored as an enumeration
+        source = open_movie(name)
+        assert isinstance(source, RawSource)
+        assert_array_equal(source.read(slice(2, None)), frames[2:])
