@@ -114,9 +114,26 @@ class OneChannel(Source):
         super().__init__(
             (len(source), *source.shape[2:]), source.dtype, f"{_name(source)}, channel {channel}"
         )
+        self.about = getattr(source, "about", {})
 
     def _fill(self, wanted: range, out: NDArray) -> None:
         self._picked.read(slice(wanted.start, wanted.stop, wanted.step), out[:, None])
+
+
+class PickedImages(Source):
+    """Frames put together from images of a movie, in even steps; `numbers` (T[, planes]) says from which."""
+
+    def __init__(self, source: FrameSource, numbers: NDArray[np.int64]) -> None:
+        super().__init__((*numbers.shape, *source.shape[1:]), source.dtype, _name(source))
+        self._source, self._numbers = source, numbers.reshape(len(numbers), -1)
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        images = self._numbers.shape[1]
+        step = int(self._numbers[0, 1] - self._numbers[0, 0]) if images > 1 else 1
+        for at, frame in enumerate(wanted):
+            first = int(self._numbers[frame, 0])
+            taken = slice(first, first + (images - 1) * step + 1, step)
+            self._source.read(taken, out[at].reshape(images, *self._source.shape[1:]))
 
 
 def _picked(selector: Any, length: int, axis: int) -> range | NDArray[np.int64]:

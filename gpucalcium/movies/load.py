@@ -67,7 +67,7 @@ def load(
     bottom, top, left, right : int
         Pixels to leave out at each edge.
     channel : int, optional
-        Which channel of a movie (T, channels, rows, columns), or of an .sbx file.
+        Which channel of a movie (T, channels, rows, columns), of a TIFF file that names its channels, of an .sbx file.
     outtype : dtype
         Of the movie; integers are not rescaled.
     is3D : bool

@@ -150,7 +150,7 @@ def _variable(path: Path, order: Order, place: int, length: int, is_compressed: 
             number, size = reader.head()
         except Exception as err:  # zlib's own errors, and numbers that mean nothing
             raise EOFError(f"the variable at byte {place} cannot be read: {err}") from err
-        if min(shape, default=0) < 0:
+        if len(shape) < 2 or min(shape) < 0:
             raise EOFError(f"the variable {name!r} has a shape of {shape}")
         offset = reader.done + (0 if is_compressed else place)
     is_numeric = _FIRST_NUMERIC <= kind <= _LAST_NUMERIC and not flags & _COMPLEX and number in _NUMBERS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -60,9 +61,12 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     ValueError, EOFError
         No header of the .npy format.
     """
-    if np.lib.format.read_magic(stream) == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+    is_first = np.lib.format.read_magic(stream) == (1, 0)
+    try:
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        return read(stream)
+    except TokenError as err:
+        raise ValueError(f"its header is garbled: {err}") from err
 
 
 def _matrix(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +45,7 @@ def open_npz(path: Path, name: str = SAVED_AS) -> Source:
                 header = member.file_size - math.prod(shape) * dtype.itemsize
                 offset = stream.tell()
             about = _about(archive)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, struct.error) as err:
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, OSError, EOFError, RuntimeError) as err:
         if isinstance(err, MovieFileError):
             raise
         raise MovieFileError(

@@ -41,7 +41,7 @@ class ReadOptions:
 
 _Reader = Callable[[Path, ReadOptions], FrameSource]
 _READERS: Mapping[str, _Reader] = {
-    **dict.fromkeys(TIFF, lambda path, options: open_tiff(path)),
+    **dict.fromkeys(TIFF, lambda path, options: open_tiff(path, options.channel)),
     **dict.fromkeys(HDF5, lambda path, options: open_hdf5(path, options.var_name_hdf5)),
     **dict.fromkeys((".avi", ".mkv", ".mp4"), lambda path, options: open_video(path)),
     ".mat": lambda path, options: open_mat(path, options.var_name_hdf5),
@@ -80,7 +80,7 @@ def open_movie(
     shape : (int, int), optional
         Of the frames, if an .npy file holds a matrix (pixels, T), pixels in Fortran order; of those in a .bin file.
     channel : int, optional
-        Which channel of a movie (T, channels, rows, columns), or of an .sbx file.
+        Which channel of a movie (T, channels, rows, columns), of a TIFF file that names its channels, of an .sbx file.
 
     Returns
     -------
@@ -105,8 +105,8 @@ def _open(movie: MovieLike, options: ReadOptions) -> FrameSource:
     if isinstance(movie, str | os.PathLike):
         path = Path(movie)
         source = _open_file(path, options)
-        takes_channel = path.suffix.lower() == ".sbx"
-        return source if options.channel is None or takes_channel else OneChannel(source, options.channel)
+        has_taken = path.suffix.lower() in (*TIFF, ".sbx")
+        return source if options.channel is None or has_taken else OneChannel(source, options.channel)
     if hasattr(movie, "shape") and (hasattr(movie, "read") or hasattr(movie, "dtype")):
         source = movie if hasattr(movie, "read") else open_array(movie)
         return source if options.channel is None else OneChannel(source, options.channel)

@@ -12,27 +12,32 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from gpucalcium.errors import MissingExtraError, MovieFileError
+from gpucalcium.errors import MissingExtraError, MovieFileError, ParameterError
 from gpucalcium.movies.about import about_recording
+from gpucalcium.movies.chain import OneChannel, PickedImages
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
 log = logging.getLogger(__name__)
 
 
-def open_tiff(path: Path) -> Source:
+def open_tiff(path: Path, channel: int | None = None) -> Source:
     """Frames of the first series of a TIFF file: classic or Big, ImageJ, OME, ScanImage, compressed or not.
 
     Four axes are (T, planes, rows, columns); axes of length 1 before the rows are dropped; a single page is one
-    frame. Stacks stored in one piece are read straight from the file, others page by page.
+    frame. Stacks stored in one piece are read straight from the file, others page by page. `channel` picks one of the
+    channels that the file names or, where it names none, of its second axis.
 
     Raises
     ------
     MovieFileError
         Not a TIFF file, truncated, or without pages.
+    ParameterError
+        No such channel.
     """
     with ExitStack() as opened:  # closed unless it goes into a source
         try:
@@ -47,16 +52,36 @@ def open_tiff(path: Path) -> Source:
                 "again from where it was recorded"
             ) from err
         pages, shape = _frames_of(path, tiff)
+        numbers = None if channel is None else _pages_of_channel(path, series, channel)
+        if numbers is not None:
+            shape = (math.prod(shape[:-2]), *shape[-2:])
         stored = series.dtype.newbyteorder(tiff.byteorder)
         source: Source
         if pages is series and series.dataoffset is not None:
             source = RawSource(path, shape, stored, series.dataoffset)
         else:
             source = PagesSource(path, shape, tiff, pages, series)
-        source.about = about_recording(_about(tiff))
+        about = about_recording(_about(tiff))
         if isinstance(source, PagesSource):
             opened.pop_all()
-        return source
+    if numbers is not None:
+        source = PickedImages(source, numbers)
+    elif channel is not None:
+        source = OneChannel(source, channel)
+    source.about = about
+    return source
+
+
+def _pages_of_channel(path: Path, series: Any, channel: int) -> NDArray[np.int64] | None:
+    """Numbers of the pages of a channel, (T[, planes]); None if the series names no channels."""
+    axes, shape = str(series.axes), series.shape
+    if not axes.endswith("YX") or "C" not in axes or (channels := shape[axes.index("C")]) == 1:
+        return None
+    if not -channels <= channel < channels:
+        raise ParameterError(f"channel={channel}: {path} has {channels} channels, counted from 0")
+    numbers = np.arange(math.prod(shape[:-2])).reshape(shape[:-2]).take(channel, axis=axes.index("C"))
+    kept = tuple(n for n in numbers.shape if n != 1) or (1,)
+    return numbers.reshape(kept)
 
 
 def _about(tiff: tifffile.TiffFile) -> dict[str, Any]:

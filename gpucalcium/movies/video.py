@@ -40,7 +40,7 @@ def open_video(path: Path) -> Source:
     MovieFileError
         No video, or fewer frames than its header promises.
     """
-    with _said_of(path), _av().open(str(path), options=_ONLY) as container:
+    with _said_of(path), _opened(path) as container:
         stream = _stream(path, container)
         raw = _uncompressed(path, container, stream)
         source = raw if raw is not None else VideoSource(path, container, stream)
@@ -101,7 +101,7 @@ class VideoSource(Source):
     @cached_property
     def _packets(self) -> list[tuple[int | None, bool]]:
         """Time and whether it is a key frame, of each packet in the file; read, not decoded."""
-        with _av().open(str(self._path), options=_ONLY) as container:
+        with _opened(self._path) as container:
             stream = _stream(self._path, container)
             packets = [packet for packet in container.demux(stream) if packet.size]
             _check_promised(self._path, container, stream, packets)
@@ -137,7 +137,7 @@ class _Decoder:
         self._open()
 
     def _open(self) -> None:
-        self._container = _av().open(str(self._path), options=_ONLY)
+        self._container = _opened(self._path)
         self._stream = _stream(self._path, self._container)
         self._frames = self._decoded()
         self.next = 0
@@ -200,6 +200,10 @@ def _av() -> ModuleType:
     return av
 
 
+def _opened(path: Path) -> Any:
+    return _av().open(str(path), options=_ONLY, metadata_errors="replace")
+
+
 @contextmanager
 def _said_of(path: Path) -> Iterator[None]:
     """FFmpeg's errors as ours."""
@@ -250,7 +254,7 @@ def _places(path: Path, stream: Any, first: Any) -> list[int]:
     if entries and len(entries) == stream.frames and all(entry.size == first.size for entry in entries):
         ahead = first.pos - entries[0].pos  # some indices point at a frame, some at the name before it
         return [entry.pos + ahead for entry in entries]
-    with _av().open(str(path), options=_ONLY) as container:
+    with _opened(path) as container:
         again = _stream(path, container)
         packets = [packet for packet in container.demux(again) if packet.size]
         _check_promised(path, container, again, packets)

@@ -52,7 +52,7 @@ def _array(path: Path, group: Any, name: str) -> Any:
     arrays = dict(group.arrays())
     if len(arrays) == 1:
         return next(iter(arrays.values()))
-    listed = ", ".join([*arrays, *(f"{one}/" for one in group.group_keys())])
+    listed = ", ".join(sorted([*arrays, *(f"{one}/" for one in group.group_keys())]))
     raise DatasetNotFoundError(
         f"{path} has no array {name!r}; there are: {listed or 'none'}. Name one with var_name_hdf5=..."
     )
