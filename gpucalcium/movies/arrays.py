@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,21 @@ class SlicedSource(Source):
         elif not self._reversed and self.stored == self.dtype and hasattr(self._data, "read_direct"):
             self._data.read_direct(out, np.s_[wanted.start : wanted.stop : wanted.step])
         else:
-            some = max(1, PIECE // self.frame_bytes)
-            for at in range(0, len(wanted), some):
-                part = wanted[at : at + some]
+            for at, part in self._pieces(wanted):
                 frames = self._data[part.start : part.stop : part.step]
                 axes = (0, *range(frames.ndim - 1, 0, -1))
-                out[at : at + some] = frames.transpose(axes) if self._reversed else frames
+                out[at : at + len(part)] = frames.transpose(axes) if self._reversed else frames
+
+    def _pieces(self, wanted: range) -> Iterator[tuple[int, range]]:
+        """The frames in pieces, each with its place among them; none ends inside a chunk, which would be read twice."""
+        long = (getattr(self._data, "chunks", None) or (1,))[0]
+        span = max(1, PIECE // self.frame_bytes // long) * long
+        at = 0
+        while at < len(wanted):
+            end = min((wanted[at] // span + 1) * span, wanted[-1] + 1)
+            part = wanted[at : at + len(range(wanted[at], end, wanted.step))]
+            yield at, part
+            at += len(part)
 
 
 def open_array(movie: Any) -> Source:

@@ -594,3 +594,21 @@ def test_what_is_saved_comes_back(tmp_path, suffix):
 def test_empty_movies_are_refused(tmp_path):
     with pytest.raises(MovieShapeError, match="is empty"):
         open_movie(files.npz(tmp_path / "a.npz", FRAMES[:0]))
+
+
+@pytest.mark.parametrize("step", [1, 3, 11])
+def test_no_chunk_is_read_twice(monkeypatch, step):
+    """A chunk of a store is decoded whole each time a piece of it is asked for."""
+    monkeypatch.setattr("gpucalcium.movies.arrays.PIECE", 20 * FRAMES[0].nbytes)
+    asked = []
+
+    class Store:
+        shape, dtype, chunks = FRAMES.shape, FRAMES.dtype, (8, 18, 14)
+
+        def __getitem__(self, key):
+            found = range(len(FRAMES))[key]
+            asked.extend({frame // 8 for frame in found})
+            return FRAMES[key]
+
+    assert_array_equal(open_movie(Store()).read(slice(3, None, step)), FRAMES[3::step])
+    assert sorted(asked) == sorted({frame // 8 for frame in range(3, 41, step)})
