@@ -21,10 +21,13 @@ from gpucalcium.movies.files import target, written_whole
 from gpucalcium.movies.memmap import VALUE, MapName, check_map
 from gpucalcium.movies.npy import open_npy
 from gpucalcium.movies.prepared import Prepared, Shifted
+from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.traces_file import TracesFile, reserve
 
 _READ_AT_ONCE = 16 << 20  # bytes, by each thread
+_SLAB = 256 << 20  # bytes of the pixels whose whole traces are written together
+_WORTH_READING = 32 << 10  # bytes of one piece of a frame
 _ENOUGH_FRAMES = 4096  # frames transposed at a time: traces are then written in runs of 16 KiB
 
 
@@ -64,11 +67,37 @@ def _write_traces(source: FrameSource, path: Path) -> None:
     frame = math.prod(source.shape[1:]) * source.dtype.itemsize
     stretch = max(1, min(len(source), _ENOUGH_FRAMES, backend.budget() // (3 * frame)))
     reserve(path, math.prod(source.shape) * VALUE.itemsize)
+    turned = getattr(source, "turned", None)
+    if turned is not None and len(source.shape) == 3 and _write_slabs(turned, path):
+        return
     for first, block in _stretches(source, stretch):
         traces.write(block, first)
 
 
-def _stretches(source: FrameSource, length: int) -> Iterator[tuple[int, NDArray]]:
+def _write_slabs(turned: RawSource, path: Path) -> bool:
+    """Write all of some traces, then the next, where that reads pieces worth reading of each frame; else False.
+
+    It takes less memory than many frames would, which is then still at hand.
+    """
+    frames, columns, rows = turned.shape
+    column = rows * turned.stored.itemsize
+    some = min(columns, min(_SLAB, backend.budget() // 8) // (frames * column))
+    if some * column < min(_WORTH_READING, columns * column):
+        return False
+    memory = np.empty((frames, some, rows), turned.dtype)
+    for j in range(0, columns, some):
+        part = turned.part(slice(j, min(j + some, columns)))
+        count = part.shape[1]
+        traces = TracesFile(path, (rows, count), frames, VALUE, j * rows * frames * VALUE.itemsize)
+        fits = memory.reshape(-1)[: frames * count * rows].reshape(part.shape)
+        for first, block in _stretches(part, frames, fits):
+            traces.write(block.transpose(0, 2, 1), first)
+    return True
+
+
+def _stretches(
+    source: FrameSource, length: int, memory: NDArray | None = None
+) -> Iterator[tuple[int, NDArray]]:
     """The movie `length` frames at a time, in memory that is used again; read by several threads."""
     held = getattr(source, "array", None)
     if isinstance(held, np.ndarray):
@@ -79,7 +108,7 @@ def _stretches(source: FrameSource, length: int) -> Iterator[tuple[int, NDArray]
         axes = (0, *range(len(source.shape) - 1, 0, -1))
         yield from ((first, block.transpose(axes)) for first, block in _stretches(turned, length))
         return
-    buffer = np.empty((length, *source.shape[1:]), source.dtype)
+    buffer = np.empty((length, *source.shape[1:]), source.dtype) if memory is None else memory
     some = max(1, _READ_AT_ONCE // max(1, buffer[:1].nbytes))
 
     def read(first: int, at: int, block: NDArray) -> None:

@@ -65,6 +65,16 @@ class RawSource(Source):
             return None
         return RawSource(self.path, (len(self), *self.shape[:0:-1]), self.stored, self._offset)
 
+    def part(self, rows: slice) -> RawSource:
+        """Some rows (first axis) of each frame, which lie in one piece."""
+        first, row = rows.start, self._frame_stored // self.shape[1]
+        return RawSource(
+            self.path,
+            (len(self), rows.stop - first, *self.shape[2:]),
+            self.stored,
+            lambda frames: [place + first * row for place in self._places(frames)],
+        )
+
     def _fill(self, wanted: range, out: NDArray) -> None:
         with self.path.open("rb", buffering=0) as file:
             if self._is_plain:

@@ -16,6 +16,7 @@ from gpucalcium import backend
 from gpucalcium.errors import ArrayTypeError, MovieFileError, MovieShapeError, ParameterError
 from gpucalcium.movies import load, load_memmap, open_movie, save_memmap, save_memmap_each, save_memmap_join
 from gpucalcium.movies.memmap import MapName
+from gpucalcium.movies.traces_file import TracesFile
 from tests.movies import files
 
 FRAMES = np.random.default_rng(0).normal(100, 10, (29, 11, 7)).astype(np.float32)
@@ -300,3 +301,60 @@ def test_sizes_and_extensions(tmp_path):
             function(path)
     with pytest.raises(ValueError, match="Unknown file extension"):
         load_memmap(tmp_path / "a.tif")
+
+
+# ---------------------------------------------------------------------------- frames into traces, and back
+
+
+@pytest.mark.parametrize("slab", [1 << 10, 3000, 1 << 20])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", ">i2"])
+def test_traces_are_written_slab_by_slab(here, monkeypatch, slab, dtype):
+    """Columns of the field that are written together, whatever their number, in place of stretches of time."""
+    monkeypatch.setattr("gpucalcium.movies.memmap_write._SLAB", slab)
+    monkeypatch.setattr("gpucalcium.movies.memmap_write._WORTH_READING", 1)
+    frames = FRAMES.astype(dtype)
+    path = here / "turned.npy"
+    np.save(path, np.asfortranarray(frames.reshape(len(frames), -1, order="F").T))
+    source = open_movie(path, shape=frames.shape[1:])
+    assert_array_equal(movie_of(save_memmap([source], order="C")), frames)
+
+
+@pytest.mark.parametrize("most", [1, 7, 64, 10_000])
+@pytest.mark.parametrize("frames", [FRAMES, VOLUMES], ids=["2-D", "3-D"])
+def test_tiles_of_any_size(tmp_path, monkeypatch, frames, most):
+    monkeypatch.setattr("gpucalcium.movies.traces_file._TILE", most * 4 * len(frames))
+    file = TracesFile(tmp_path / "traces", frames.shape[1:], len(frames), np.dtype(np.float32), offset=12)
+    file.path.write_bytes(bytes(12))
+    for first in range(0, len(frames), 4):
+        file.write(frames[first : first + 4], first)
+    expected = frames.reshape(len(frames), -1, order="F").T
+    assert_array_equal(np.fromfile(file.path, np.float32, offset=12).reshape(expected.shape), expected)
+    for wanted in (range(len(frames)), range(2, 7), range(1, 8, 3)):
+        out = np.empty((len(wanted), *frames.shape[1:]), np.float64)
+        file.read(wanted, out)
+        assert_array_equal(out, frames[wanted.start : wanted.stop : wanted.step])
+
+
+@pytest.mark.parametrize("block", [1, 2000, 1 << 20])
+def test_frames_of_traces_in_any_order(tmp_path, monkeypatch, block):
+    monkeypatch.setattr("gpucalcium.movies.memmap._BLOCK", block)
+    source = open_movie(files.mmap(tmp_path, FRAMES, "C"))
+    for start, stop, step in (
+        (0, 2, 1),
+        (2, 4, 1),
+        (4, 6, 1),
+        (20, 22, 1),
+        (22, 29, 1),
+        (3, 4, 1),
+        (0, 29, 5),
+    ):
+        assert_array_equal(source.read(slice(start, stop, step)), FRAMES[start:stop:step])
+    assert_array_equal(np.concatenate([source.read(slice(t, t + 1)) for t in range(29)]), FRAMES)
+
+
+def test_a_map_that_became_shorter_is_an_error(tmp_path):
+    path = files.mmap(tmp_path, FRAMES, "C")
+    source = open_movie(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MovieFileError, match="has become shorter"):
+        source.read(slice(None))
