@@ -25,7 +25,7 @@ from gpucalcium.errors import (
     ParameterError,
     UnknownFormatError,
 )
-from gpucalcium.movies import movie, open_movie, timeseries
+from gpucalcium.movies import load, movie, open_movie, timeseries
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.save_options import Recording, SaveOptions
 from gpucalcium.movies.writers import FORMATS, write
@@ -345,3 +345,17 @@ def test_what_is_written_uncompressed_is_read_straight_from_the_file(tmp_path, s
         source = open_movie(name)
         assert isinstance(source, RawSource)
         assert_array_equal(source.read(slice(2, None)), frames[2:])
+
+
+@pytest.mark.parametrize("suffix", [s for s in WRITTEN if s not in (".npy", ".mmap")])
+def test_saved_movies_are_loaded_with_what_is_known_of_them(tmp_path, suffix):
+    is_video = suffix in (".avi", ".mkv")
+    frames = (FRAMES % 256).astype(np.uint8)
+    name = example(frames).save(tmp_path / f"film{suffix}", q_max=None)
+    back = load(name)
+    assert back.shape == frames.shape
+    assert np.abs(np.asarray(back) - frames).max() <= is_video
+    assert back.fr == 7.5
+    if not is_video:
+        assert back.meta_data == [META]
+        assert back.start_time == 2
