@@ -16,6 +16,9 @@ import numpy as np
 from gpucalcium import backend
 from tests import emulator
 
+REAL_DTYPES = "bool uint8 int8 uint16 int16 int32 uint32 int64 uint64 float16 float32 float64".split()
+"""Every real type that a movie may come in."""
+
 
 @dataclass(frozen=True)
 class Wing:
