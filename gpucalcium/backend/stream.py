@@ -41,6 +41,10 @@ class FrameSource(Protocol):
     ``read(frames, out)`` gives the frames of a slice with positive step as a C-contiguous array of `dtype`;
     into `out` if that is given. Two attributes may be there besides: `array`, the whole movie where it lies in
     memory already (NumPy or CuPy), and `name`, what error messages call the movie.
+
+    A movie that is made from another, frame by frame, has three more: `made_from`, that other source; `make(chunk,
+    frames)`, which makes the frames of a range from a chunk of it, on the device where the chunk is; and `working`,
+    the bytes for each frame that this takes. Such a movie is streamed without a way back to the host.
     """
 
     shape: tuple[int, ...]
@@ -80,6 +84,8 @@ def stream(
     wanted = _selected(source, frames)
     if overlap < 0 or working < 0:
         raise ParameterError(f"overlap={overlap}, working={working}: neither can be negative")
+    if hasattr(source, "made_from"):
+        return _made(source, wanted, overlap, working)
     place = _device.active().kind
     held: Array = getattr(source, "array", None)
     if is_cupy(held) or (held is not None and place == "cpu"):
@@ -210,6 +216,14 @@ def hold(source: FrameSource, dtype: DTypeLike | None = None) -> Array:
 
 
 # ---------------------------------------------------------------------------- how long, and which frames
+
+
+def _made(source: Any, wanted: range, overlap: int, working: int) -> Iterator[Array]:
+    """Frames that are made from those of another movie, on the device once they are there."""
+    done, frames = 0, slice(wanted.start, wanted.stop, wanted.step)
+    for chunk in stream(source.made_from, overlap=overlap, frames=frames, working=working + source.working):
+        yield source.make(chunk, wanted[done : done + len(chunk)])
+        done += len(chunk) - overlap
 
 
 def _selected(source: FrameSource, frames: slice) -> range:

@@ -54,6 +54,24 @@ class Held(Frames):
         raise AssertionError("frames in memory need not be read")
 
 
+class Brightened(Frames):
+    """Each frame of another source plus its number, made where the frames are."""
+
+    working = 4
+
+    def __init__(self, source):
+        self.made_from = source
+        self.shape, self.dtype, self.devices = source.shape, np.dtype("float32"), set()
+
+    def __len__(self):
+        return len(self.made_from)
+
+    def make(self, chunk, frames):
+        xp = backend.arrays.xp(chunk)
+        self.devices.add("cuda" if backend.is_cupy(chunk) else "cpu")
+        return chunk.astype("float32") + xp.asarray(np.array(frames, "float32"))[:, None, None]
+
+
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     before = threading.active_count()
@@ -105,6 +123,17 @@ def test_any_part_of_a_movie(frames, chunk, overlap):
             chunks = collected(source, frames=frames, overlap=overlap)
         joined = np.concatenate([source.movie[:0], *chunks[:1], *(c[overlap:] for c in chunks[1:])])
         assert_array_equal(joined, source.movie[frames])
+
+
+@pytest.mark.parametrize("frames", [slice(None), slice(4, 40, 3), slice(7, 8), slice(5, 5)])
+@pytest.mark.parametrize("overlap", [0, 2])
+def test_frames_made_from_others_are_made_on_the_device(wing, frames, overlap):
+    source = Brightened(Frames())
+    with backend.limit(chunk_frames=4):
+        chunks = collected(source, frames=frames, overlap=overlap)
+    joined = np.concatenate([np.empty((0, *SHAPE[1:])), *chunks[:1], *(c[overlap:] for c in chunks[1:])])
+    assert_array_equal(joined, (source.made_from.movie + np.arange(SHAPE[0])[:, None, None])[frames])
+    assert source.devices <= {wing.device}
 
 
 def test_chunks_are_of_the_wing_and_contiguous(wing):
