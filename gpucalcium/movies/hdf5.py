@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import h5py
@@ -10,11 +12,13 @@ import h5py
 from gpucalcium.errors import DatasetNotFoundError, MovieFileError
 from gpucalcium.movies.about import about_recording, from_json
 from gpucalcium.movies.arrays import SlicedSource
+from gpucalcium.movies.blocks import Place, RawBlocks, Stored
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
 _BY_MATLAB = "MATLAB_class"  # attribute of what MATLAB itself has written
 _SHOWN = 20  # names listed in an error
+_LEAST_CHUNK = 1 << 14  # bytes: smaller ones HDF5 reads faster than Python asks for them
 
 
 def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> Source:
@@ -49,24 +53,60 @@ def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> Source:
             "version 7.3 is no HDF5 file: save it again with '-v7.3')"
         ) from err
     by_matlab = _BY_MATLAB in data.attrs
-    source = _in_one_piece(data, by_matlab) or SlicedSource(
+    source = _straight_from_file(data, by_matlab) or SlicedSource(
         data, f"{path}:{data.name}", reversed_axes=by_matlab
     )
     source.about = about_recording(about)
     return source
 
 
-def _in_one_piece(data: h5py.Dataset, reversed_axes: bool) -> RawSource | None:
-    """The bytes of a data set that lies in the file as an array would: read past HDF5, which copies them twice."""
-    offset, file = data.id.get_offset(), data.file
-    if offset is None or file.userblock_size or data.ndim not in (3, 4) or 0 in data.shape:
+def _straight_from_file(data: h5py.Dataset, reversed_axes: bool) -> Source | None:
+    """Frames read past HDF5, which copies them twice and lets one thread in at a time; None if it must decode them."""
+    if data.ndim not in (3, 4) or 0 in data.shape or data.file.userblock_size:
         return None
     if data.dtype.kind not in "biuf" or data.id.get_type() != h5py.h5t.py_create(data.dtype, logical=True):
         return None  # fewer bits than bytes, for instance
+    path, name = Path(data.file.filename), f"{data.file.filename}:{data.name}"
     shape = (len(data), *data.shape[:0:-1]) if reversed_axes else data.shape
-    source = RawSource(Path(file.filename), shape, data.dtype, offset, reversed_axes=reversed_axes)
-    source.name = f"{file.filename}:{data.name}"
-    return source
+    if (offset := data.id.get_offset()) is not None:
+        source = RawSource(path, shape, data.dtype, offset, reversed_axes=reversed_axes)
+        source.name = name
+        return source
+    is_plain = data.chunks is not None and data.id.get_create_plist().get_nfilters() == 0
+    if not is_plain or math.prod(data.chunks) * data.dtype.itemsize < _LEAST_CHUNK:
+        return None
+    chunks = _Chunks(path, data)
+    return RawBlocks(
+        shape, data.dtype, name, data.chunks, chunks.find, data.fillvalue, reversed_axes=reversed_axes
+    )
+
+
+class _Chunks:
+    """Where the chunks of a data set lie; looked up once, when the first is asked for."""
+
+    def __init__(self, path: Path, data: h5py.Dataset) -> None:
+        self._path, self._data = path, data
+        self._size = math.prod(data.chunks) * data.dtype.itemsize
+        self._lock = Lock()
+        self._offsets: dict[Place, int] | None = None
+
+    def find(self, place: Place) -> Stored | None:
+        """The chunk of these numbers along the axes; None if it was never written."""
+        with self._lock:
+            if self._offsets is None:
+                self._offsets = self._all()
+        offset = self._offsets.get(place)
+        return None if offset is None else Stored(self._path, offset, self._size)
+
+    def _all(self) -> dict[Place, int]:
+        found: dict[Place, int] = {}
+
+        def note(chunk: Any) -> None:
+            numbers = zip(chunk.chunk_offset, self._data.chunks, strict=True)
+            found[tuple(first // length for first, length in numbers)] = chunk.byte_offset
+
+        self._data.id.chunk_iter(note)
+        return found
 
 
 def _about(data: h5py.Dataset) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium.errors import DatasetNotFoundError, MovieFileError, UnknownFormatError
-from gpucalcium.movies.source import Source
+from gpucalcium.movies.blocks import BlocksSource, Memory, Place
 
 _ATTRIBUTES = "attributes.json"
 _TYPES = [f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)] + ["float32", "float64"]
@@ -31,7 +30,7 @@ _CODECS: Mapping[str, Callable[[bytes, int], bytes]] = {
 }
 
 
-class N5Source(Source):
+class N5Source(BlocksSource):
     """Frames of an N5 data set; its axes are stored in reverse, so that time is its last."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
@@ -54,29 +53,17 @@ class N5Source(Source):
         self._is_image = len(dims) == 2
         if self._is_image:
             dims, blocks = (*dims, 1), (*blocks, 1)
-        super().__init__(dims[::-1], np.dtype(kind).newbyteorder(">"), str(folder))
-        self._folder, self._blocks, self._unpack = folder, blocks[::-1], _CODECS[codec]
+        super().__init__(dims[::-1], np.dtype(kind).newbyteorder(">"), str(folder), blocks[::-1])
+        self._folder, self._unpack = folder, _CODECS[codec]
 
-    def _fill(self, wanted: range, out: NDArray) -> None:
-        long = self._blocks[0]
-        for block in range(wanted[0] // long, wanted[-1] // long + 1):
-            first = max(0, -((wanted.start - block * long) // wanted.step))
-            last = min(len(wanted), -((wanted.start - (block + 1) * long) // wanted.step))
-            if first >= last:
-                continue
-            inside = wanted[first:last]
-            frames = slice(inside.start - block * long, inside[-1] + 1 - block * long, wanted.step)
-            counts = [-(-n // b) for n, b in zip(self.shape[1:], self._blocks[1:], strict=True)]
-            for place in product(*map(range, counts)):
-                field = tuple(slice(k * b, (k + 1) * b) for k, b in zip(place, self._blocks[1:], strict=True))
-                into = out[(slice(first, last), *field)]
-                into[...] = self._block((block, *place), into.shape[1:])[frames]
+    def _fill_from(self, place: Place, frames: slice, into: NDArray, memory: Memory) -> None:
+        into[...] = self._block(place, into.shape[1:])[frames]
 
     def _block(self, place: tuple[int, ...], field: tuple[int, ...]) -> NDArray:
         """A block, (frames, ...); one that is not there is zero."""
         names = place[::-1][:-1] if self._is_image else place[::-1]
         path = self._folder.joinpath(*map(str, names))
-        frames = min(self._blocks[0], len(self) - place[0] * self._blocks[0])
+        frames = min(self.block[0], len(self) - place[0] * self.block[0])
         expected = (frames, *field)
         if not path.exists():
             return np.zeros(expected, self.dtype)
@@ -89,16 +76,13 @@ class N5Source(Source):
             size = math.prod(expected) * self.stored.itemsize
             if mode > 1 or any(n < e for n, e in zip(shape, expected, strict=True)):
                 raise ValueError(f"it holds {shape} numbers (mode {mode}), {expected} were expected")
-            most = math.prod(max(n, b) for n, b in zip(expected, self._blocks, strict=True))
+            most = math.prod(max(n, b) for n, b in zip(expected, self.block, strict=True))
             if math.prod(shape) > most:
-                raise ValueError(f"it promises {shape} numbers, more than a block of {self._blocks}")
+                raise ValueError(f"it promises {shape} numbers, more than a block of {self.block}")
             size = math.prod(shape) * self.stored.itemsize
             values = np.frombuffer(self._unpack(content[start:], size), self.stored).reshape(shape)
         except (struct.error, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as err:
-            raise MovieFileError(
-                f"{self.name}: block {path.relative_to(self._folder)}, frames {place[0] * self._blocks[0]} to "
-                f"{place[0] * self._blocks[0] + frames - 1} of {len(self)}, cannot be read: {err}. Copy it again"
-            ) from err
+            raise self._damaged(place, err) from err
         return values[tuple(slice(n) for n in expected)]
 
 

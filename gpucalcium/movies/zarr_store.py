@@ -8,9 +8,11 @@ from typing import Any
 from gpucalcium.errors import DatasetNotFoundError, MissingExtraError, MovieFileError
 from gpucalcium.movies.about import about_recording
 from gpucalcium.movies.arrays import SlicedSource
+from gpucalcium.movies.blocks import Place, RawBlocks, Stored
+from gpucalcium.movies.source import Source
 
 
-def open_zarr(path: Path, name: str = "mov") -> SlicedSource:
+def open_zarr(path: Path, name: str = "mov") -> Source:
     """Frames of an array in a Zarr folder: the folder itself, the array of that name in it, or the only one.
 
     An array of two axes is one frame. Chunks that are not there hold the fill value, as Zarr defines.
@@ -31,7 +33,7 @@ def open_zarr(path: Path, name: str = "mov") -> SlicedSource:
     try:
         store = zarr.open(str(path), mode="r")
         data = store if isinstance(store, zarr.Array) else _array(path, store, name)
-        source = SlicedSource(data, f"{path}:{data.path}")
+        source = _straight_from_files(path, data) or SlicedSource(data, f"{path}:{data.path}")
         source.about = about_recording(dict(data.attrs))
     except (OSError, ValueError, TypeError, KeyError) as err:
         if isinstance(err, MovieFileError | DatasetNotFoundError):
@@ -41,6 +43,40 @@ def open_zarr(path: Path, name: str = "mov") -> SlicedSource:
             "missing or corrupt; copy the whole folder again"
         ) from err
     return source
+
+
+def _straight_from_files(path: Path, data: Any) -> RawBlocks | None:
+    """Frames read past Zarr, which copies them several times; None if it must decode or look into them."""
+    from zarr.codecs import BytesCodec
+
+    about, stored = data.metadata, data.dtype
+    if (
+        data.ndim not in (3, 4)
+        or 0 in data.shape
+        or data.compressors
+        or data.filters
+        or stored.kind not in "biuf"
+    ):
+        return None
+    if about.zarr_format == 2:
+        is_plain = about.order == "C"
+    else:
+        is_plain = isinstance(data.serializer, BytesCodec)
+    if not is_plain:
+        return None
+    if about.zarr_format == 3 and data.serializer.endian is not None:
+        stored = stored.newbyteorder(data.serializer.endian.value)
+    folder = path / data.path
+
+    def find(place: Place) -> Stored | None:
+        file = folder / about.encode_chunk_key(place)
+        try:
+            return Stored(file, 0, file.stat().st_size)
+        except FileNotFoundError:
+            return None
+
+    fill = 0 if data.fill_value is None else data.fill_value
+    return RawBlocks(data.shape, stored, f"{path}:{data.path}", data.chunks, find, fill)
 
 
 def _array(path: Path, group: Any, name: str) -> Any:
