@@ -18,6 +18,13 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     },
     "greedy.cu": {name: [()] for name in "seek list_box copy_trace weigh see blur take_out energy".split()},
     "hals.cu": {"sweep_traces": [()], "sweep_footprints": [()]},
+    "layout.cu": {
+        name: [
+            *((pixel, stored, False) for pixel in PIXELS for stored in ("float32", "int16", "uint16")),
+            *((pixel, "uint16", True) for pixel in PIXELS),
+        ]
+        for name in ("store", "turn")
+    },
     "nnls.cu": {"lasso": [()], "nnls_l0": [()]},
     "oasis.cu": {
         "constrained_ar1": [("float32",), ("float64",)],
