@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from gpucalcium.backend import FrameSource
+from gpucalcium.backend import Array, FrameSource
 from gpucalcium.movies.source import Source
 
 BAR = "{desc:<20}{percentage:3.0f}% |{bar:30}| {elapsed_s:7.2f} s"
@@ -57,10 +57,20 @@ class Stages:
 
 
 class _Watched(Source):
+    """Frames of another source, where they are: those in a GPU's memory stay there."""
+
+    working = 0
+
     def __init__(self, source: FrameSource, stages: Stages) -> None:
         super().__init__(source.shape, source.dtype, getattr(source, "name", "the movie"))
-        self._source, self._stages = source, stages
+        self.made_from, self._stages = source, stages
+        self.array = getattr(source, "array", None)
+
+    def make(self, chunk: Array, frames: range) -> Array:
+        """The chunk itself; the bar moves."""
+        self._stages.moved(len(frames))
+        return chunk
 
     def _fill(self, wanted: range, out: NDArray) -> None:
-        self._source.read(slice(wanted.start, wanted.stop, wanted.step), out)
+        self.made_from.read(slice(wanted.start, wanted.stop, wanted.step), out)
         self._stages.moved(len(wanted))
