@@ -68,7 +68,7 @@ class Aligning(timeseries):
         """
         bound = self._bound(max_shift_w, max_shift_h, method)
         sample = np.asarray(self._sample())
-        image = _median(sample) if template is None else np.asarray(template, np.float32)
+        image = median_image(sample) if template is None else np.asarray(template, np.float32)
         if image.shape != self.shape[1:]:
             raise ArrayShapeError(f"template has shape {image.shape}, the frames {self.shape[1:]}")
         if not np.isfinite(image).any():
@@ -281,8 +281,8 @@ class Aligning(timeseries):
         return int(max_shift_h), int(max_shift_w)
 
 
-def _median(frames: NDArray) -> NDArray[np.float32]:
-    """Median image; NaN are left out."""
+def median_image(frames: NDArray) -> NDArray[np.float32]:
+    """Median of each pixel over `frames` (n, ...), NaN left out; NaN where there is nothing else."""
     image = percentile(frames, 50)
     holes = np.isnan(image)
     if holes.any():

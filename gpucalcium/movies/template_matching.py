@@ -48,8 +48,12 @@ class Template:
         ``R = sum T I / sqrt(sum T^2 sum I^2)`` at every displacement within the bound; the largest, refined by a
         parabola through the logarithms of its neighbours where it has neighbours on both axes.
         """
-        match = self._correlations(frames)
-        xp = backend.arrays.xp(frames)
+        match = self.correlations(frames)
+        return self.shifts(match), match.reshape(len(match), -1).mean(axis=1)
+
+    def shifts(self, match: Array) -> Array:
+        """Shifts (n, 2) float64 of frames from their `correlations`; see `find`."""
+        xp = backend.arrays.xp(match)
         n, height, width = match.shape
         best = xp.argmax(match.reshape(n, -1), axis=1)
         row, column = best // width, best % width
@@ -69,9 +73,9 @@ class Template:
                 usable = inside & (curvature < 0)
                 offset = (before - after) / xp.where(usable, curvature, 1.0)
                 shifts[:, axis] -= xp.where(usable, offset, 0.0)
-        return shifts, match.reshape(n, -1).mean(axis=1)
+        return shifts
 
-    def _correlations(self, frames: Array) -> Array:
+    def correlations(self, frames: Array) -> Array:
         """R of every displacement, (n, 2 m + 1, 2 m' + 1); 0 where a frame is dark."""
         xp, fft = backend.arrays.xp(frames), backend.arrays.fft(frames)
         shape = self.image.shape

@@ -71,6 +71,7 @@ EXAMPLES = {
     },
     "fft": {
         "fft": (lambda ns, x: ns.fft(x, axis=1), (X,)),
+        "fftn": (lambda ns, x: ns.fftn(x, axes=(1, 2)), (X,)),
         "ifft": (lambda ns, x: ns.ifft(x, axis=1), (X,)),
         "ifftn": (lambda ns, x: ns.ifftn(x, axes=(1, 2)), (X,)),
         "rfft": (lambda ns, x: ns.rfft(x, axis=-1), (X,)),

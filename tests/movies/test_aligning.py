@@ -51,7 +51,7 @@ def test_correlation_is_the_formula(wing, method):
         if method == "skimage":
             part, cut = part - part.mean(), cut - cut.mean()
         expected[a, b] = (cut * part).sum() / np.sqrt((cut**2).sum() * (part**2).sum())
-    found = Template(template, (2, 3), method == "skimage")._correlations(backend.put(frame[None]))
+    found = Template(template, (2, 3), method == "skimage").correlations(backend.put(frame[None]))
     assert_allclose(backend.to_numpy(found)[0], expected, atol=1e-9)
 
 
