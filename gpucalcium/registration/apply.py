@@ -6,6 +6,8 @@ import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.registration.field import along_axes, bases
+from gpucalcium.registration.patches import PatchGrid
 
 
 def displace(
@@ -38,6 +40,50 @@ def displace(
         moved -= np.float32(offset)
     registration.mark_border(moved, shifts, border)
     return moved
+
+
+def displace_field(
+    frames: Array,
+    field: Array,
+    grid: PatchGrid,
+    *,
+    border: str = "nan",
+    interpolate: bool = False,
+    offset: float = 0.0,
+) -> Array:
+    """Frames moved by a displacement field: ``out[r, c] = frame[r - field_0(r, c), c - field_1(r, c)]``, bicubic.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype, on the device where the work is done
+    field : (n, *grid.counts, ndim) float32, same device
+        Displacement of each patch, pixels, axis order.
+    grid : PatchGrid
+        The patches that the displacements belong to.
+    border : {"nan", "min", "copy", "reflect"}
+        What pixels get that came in from outside: NaN, the frame's minimum, the edge repeated, or the reflection.
+    interpolate : bool
+        False: the grid is stretched over the frame as an image of one pixel per patch would be, and
+        displacements interpolated linearly. True: a cubic spline goes through the centres of the patches, constant
+        beyond the outer ones.
+    offset : float
+        Subtracted from the result.
+
+    Returns
+    -------
+    (n, d1, d2[, d3]) float32
+        Not clipped to the range of the frame. NaN wherever a pixel of non-zero weight is.
+    """
+    xp = backend.arrays.xp(frames)
+    spread = bases(grid.shape, grid.centres, interpolate)
+    return backend.wing(frames).field.warp_field(
+        frames,
+        along_axes(field, [axis.coefficients for axis in spread]),
+        tuple(xp.asarray(axis.first) for axis in spread),
+        tuple(xp.asarray(axis.weights) for axis in spread),
+        offset,
+        border,
+    )
 
 
 def fourier_shift(frames: Array, shifts: Array) -> Array:

@@ -12,6 +12,10 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     "correlation.cu": {
         "add_products": [(pixel, m) for pixel in (*PIXELS, "float64") for m in (0, 2, 4, 13)],
     },
+    "field.cu": {
+        "smallest": [(pixel,) for pixel in PIXELS],
+        "warp": [(pixel, axes) for pixel in PIXELS for axes in (2, 3)],
+    },
     "filters.cu": {
         "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
         "bilateral": [(pixel,) for pixel in PIXELS],
@@ -40,6 +44,7 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "climb": [(1,), (2,)],
         **{name: [()] for name in ("weigh", "mark_border", "add_power")},
     },
+    "patches.cu": {"gather": [(pixel,) for pixel in PIXELS], "weigh": [()]},
     "products.cu": {
         name: [(pixel,) for pixel in (*PIXELS, "float64")]
         for name in ("project", "add_samples", "add_squares")
