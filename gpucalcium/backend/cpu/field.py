@@ -263,17 +263,17 @@ def _add_run(flat, address, step, leading, line, taps, start, stop, out):
 @nb.njit(nogil=True, cache=True)
 def _finish(padded, m0, address, cell, taps, low, outside, border, lowest, offset, out):
     """Pixels that no run could do: far outside, or with NaN at a tap that has no weight; border and offset."""
+    marks = border in (NAN, MIN)
+    mark = np.float32(np.nan) if border == NAN else lowest - offset
     special = False
     for c in range(len(out)):
-        v = out[c]
-        special |= outside[c] | (address[c] == ALONE) | (v != v)
-        out[c] = v - offset
+        v, gone = out[c], outside[c] & marks
+        special |= (not gone) & ((address[c] == ALONE) | (v != v))
+        out[c] = mark if gone else v - offset
     if not special:
         return
     for c in range(len(out)):
-        if outside[c] and border in (NAN, MIN):
-            out[c] = np.float32(np.nan) if border == NAN else lowest - offset
-        elif address[c] == ALONE or out[c] != out[c]:
+        if not (outside[c] and marks) and (address[c] == ALONE or out[c] != out[c]):
             out[c] = _sample(padded, m0, cell[:, c], taps[:, :, c], low, border) - offset
 
 
