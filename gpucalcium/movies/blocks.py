@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpucalcium import backend
 from gpucalcium.errors import MovieFileError
 from gpucalcium.movies.source import PIECE, Source
 
 Place = tuple[int, ...]
 """Which block: its number along each axis."""
+_WORKERS = 4  # threads at most that share the blocks of one read
+_BUDGET_SHARE = 64  # part of the memory budget that each thread may take for blocks in passing
+_WORTH_SHARING = 1 << 20  # bytes of a read: less is read before the threads have started
 _WORTH_SKIPPING = 1 << 16  # bytes of a frame within a block: less is read and dropped faster than passed over
 
 
@@ -49,14 +54,29 @@ class BlocksSource(Source):
         self.block, self._reversed = block, reversed_axes
 
     def _fill(self, wanted: range, out: NDArray) -> None:
-        memory = Memory()
         if self._reversed:
             out = out.transpose(0, *range(out.ndim - 1, 0, -1))
+        parts = list(self._parts(wanted, out))
+        workers = min(_WORKERS, backend.threads(), len(parts)) if out.nbytes >= _WORTH_SHARING else 1
+
+        def work(first: int) -> None:
+            memory = Memory()
+            for place, frames, into in parts[first::workers]:
+                self._fill_from(place, frames, into, memory)
+
+        if workers == 1:
+            work(0)
+            return
+        with ThreadPoolExecutor(workers, thread_name_prefix="gpucalcium-read") as readers:
+            list(readers.map(work, range(workers)))
+
+    def _parts(self, wanted: range, out: NDArray) -> Iterator[tuple[Place, slice, NDArray]]:
+        """The blocks that hold a part of what is wanted: the frames to take of each, and where they go."""
         numbers = [range(-(-n // b)) for n, b in zip(out.shape[1:], self.block[1:], strict=True)]
         for number, at, frames in self._in_blocks(wanted):
             for place in product(*numbers):
                 field = tuple(slice(k * b, (k + 1) * b) for k, b in zip(place, self.block[1:], strict=True))
-                self._fill_from((number, *place), frames, out[(at, *field)], memory)
+                yield (number, *place), frames, out[(at, *field)]
 
     def _in_blocks(self, wanted: range) -> Iterator[tuple[int, slice, slice]]:
         """Number of each block in time, the places in `wanted` that it serves, and its frames that go there."""
@@ -168,7 +188,7 @@ class RawBlocks(BlocksSource):
         """Frames of a block in pieces that are read at once, each with its place among those wanted."""
         wanted = range(frames.start, frames.stop, frames.step)
         step = wanted.step
-        some = max(1, PIECE // (self._frame_stored * step))
+        some = max(1, min(PIECE, backend.budget() // _BUDGET_SHARE) // (self._frame_stored * step))
         if step > 1 and self._frame_stored >= _WORTH_SKIPPING:
             some = 1
         for at in range(0, len(wanted), some):
