@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,30 @@ from gpucalcium import backend
 from gpucalcium._progress import stage
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.registration.apply import displace
-from gpucalcium.registration.matching import Located, Matcher
+from gpucalcium.registration.matching import Located
 from gpucalcium.registration.template import average
 
 WORKING_COPIES = 6  # float32 frames that the search, the spectra and the displaced frames need beside a chunk
 
 Sink = Callable[..., object]
+
+Mover = Callable[..., Array]
+"""``mover(frames, found, border=, fourier=, offset=)``: frames displaced as found; options as in `displace`."""
+
+Found = TypeVar("Found", bound=Located)
+_Returned = TypeVar("_Returned", bound=Located, covariant=True)
+
+
+class Finder(Protocol[_Returned]):
+    """What a sweep registers with: a `Matcher`, or a `PatchMatcher`."""
+
+    def locate(self, frames: Array) -> _Returned:
+        """Where each of `frames` (n, d1, d2[, d3]) was found."""
+
+
+def move_rigidly(frames: Array, found: Located, *, border: str, fourier: bool, offset: float) -> Array:
+    """Each frame displaced as a whole."""
+    return displace(frames, found.shifts, border=border, fourier=fourier, offset=offset)
 
 
 @dataclass(frozen=True)
@@ -42,14 +61,23 @@ class FrameQuality:
 
 
 @dataclass(frozen=True)
-class Swept:
+class Swept(Generic[Found]):
     """What a sweep found."""
 
-    shifts: NDArray[np.float32]
-    """(T, ndim) displacement applied, pixels."""
-    quality: FrameQuality
+    found: Found
+    """As the finder returned it, of all frames, in host memory."""
     means: list[NDArray[np.float32]]
     """Mean registered image of each split, `offset` not subtracted; NaN where no frame had a pixel."""
+
+    @property
+    def shifts(self) -> NDArray[np.float32]:
+        """(T, ndim) displacement applied to the frame as a whole, pixels."""
+        return self.found.shifts
+
+    @property
+    def quality(self) -> FrameQuality:
+        """How well each frame was found."""
+        return FrameQuality(self.found.peaks, self.found.clamped, self.found.empty, self.found.missing)
 
 
 class Sweep:
@@ -58,25 +86,36 @@ class Sweep:
     Parameters
     ----------
     source : FrameSource
+    move : Mover
+        Displaces frames that were found: `move_rigidly`, or patch by patch.
     border, fourier, offset
         As in `displace`.
     """
 
-    def __init__(self, source: FrameSource, *, border: str, fourier: bool, offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        move: Mover = move_rigidly,
+        *,
+        border: str,
+        fourier: bool,
+        offset: float = 0.0,
+    ) -> None:
         self._source = source
-        self._border, self._fourier, self._offset = border, fourier, offset
+        self._move = partial(move, border=border, fourier=fourier, offset=offset)
+        self._offset = offset
         self._working = WORKING_COPIES * 4 * math.prod(source.shape[1:])
 
     def run(
         self,
-        matcher: Matcher,
+        finder: Finder[Found],
         splits: list[range],
         *,
         frames: range | None = None,
         sink: Sink | None = None,
         out: Array | None = None,
-    ) -> Swept:
-        """Register `frames` (default: all, and then with a progress bar) to the template of `matcher`.
+    ) -> Swept[Found]:
+        """Register `frames` (default: all, and then with a progress bar) to the template of `finder`.
 
         Parameters
         ----------
@@ -89,13 +128,13 @@ class Sweep:
         """
         wanted = slice(None) if frames is None else slice(frames.start, frames.stop)
         means = _SplitMeans(splits)
-        found: list[Located] = []
+        found: list[Found] = []
         done = 0
 
         def step(chunk: Array) -> tuple[Array, ...]:
             nonlocal done
             registered = []
-            for located, moved in self._in_blocks(matcher, chunk):
+            for located, moved in self._in_blocks(finder, chunk):
                 found.append(located)
                 means.add(moved)
                 if out is not None:
@@ -112,33 +151,30 @@ class Sweep:
             else:
                 for chunk in backend.stream(self._source, frames=wanted, working=self._working):
                     step(chunk)
-        return Swept(*_gathered(found), [mean + np.float32(self._offset) for mean in means.finished()])
+        return Swept(_gathered(found), [mean + np.float32(self._offset) for mean in means.finished()])
 
-    def _in_blocks(self, matcher: Matcher, chunk: Array) -> Iterator[tuple[Located, Array]]:
+    def _in_blocks(self, finder: Finder[Found], chunk: Array) -> Iterator[tuple[Found, Array]]:
         """Located and displaced frames of a chunk, in pieces that stay in the device's cache."""
         frame = 4 * math.prod(self._source.shape[1:])
         size = max(1, backend.wing(chunk).registration.BLOCK_BYTES // frame)
         for start in range(0, len(chunk), size):
-            yield from backend.retry_halved(partial(self._register, matcher), chunk[start : start + size])
+            yield from backend.retry_halved(partial(self._register, finder), chunk[start : start + size])
 
-    def _register(self, matcher: Matcher, frames: Array) -> tuple[Located, Array]:
-        located = matcher.locate(frames)
-        moved = displace(
-            frames, located.shifts, border=self._border, fourier=self._fourier, offset=self._offset
-        )
-        return located, moved
+    def _register(self, finder: Finder[Found], frames: Array) -> tuple[Found, Array]:
+        found = finder.locate(frames)
+        return found, self._move(frames, found)
 
 
 def _joined(pieces: list[Array]) -> Array:
     return pieces[0] if len(pieces) == 1 else backend.arrays.xp(pieces[0]).concatenate(pieces)
 
 
-def _gathered(found: list[Located]) -> tuple[NDArray[np.float32], FrameQuality]:
-    shifts, peaks, missing, clamped, empty = (
-        np.concatenate([backend.to_numpy(getattr(part, name)) for part in found])
-        for name in ("shifts", "peaks", "missing", "clamped", "empty")
+def _gathered(found: list[Found]) -> Found:
+    """All pieces as one, in host memory."""
+    kind = type(found[0])
+    return kind(
+        *(np.concatenate([backend.to_numpy(getattr(part, f.name)) for part in found]) for f in fields(kind))
     )
-    return shifts, FrameQuality(peaks, clamped, empty, missing)
 
 
 class _SplitMeans:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numba as nb
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpucalcium.backend import fourier
 from gpucalcium.backend.cpu._displace import mark_frames, warp_frames
-from gpucalcium.backend.cpu._newton import climb
+from gpucalcium.backend.cpu._peak import find_peaks
 from gpucalcium.backend.cpu._threads import share
 from gpucalcium.backend.device import threads
 from gpucalcium.backend.stencils import compiled_dtype
@@ -70,16 +69,7 @@ def locate(
             ready = np.empty((part.stop - start, fill.size), np.float32)
             _prepare(frames[part], fill.reshape(-1), np.float32(offset), ready, missing[part])
             products = _products(ready.reshape(-1, *shape), kernel, plan)
-            guess = _best_lag(products, plan)
-            climb(
-                products.view(np.float32).reshape(len(products), plan.monomials.shape[1], -1),
-                plan.monomials,
-                plan.leading,
-                plan.last,
-                guess,
-                shifts[part],
-                peaks[part],
-            )
+            find_peaks(products, plan, shifts[part], peaks[part])
 
     share(n, work, grain=min(batch, max(1, n // 4)))
     return shifts, peaks, missing
@@ -199,66 +189,6 @@ def _weigh(spectra, rows, kernel, out):
         for r in range(out.shape[1]):
             for k in range(out.shape[2]):
                 out[t, r, k] = spectra[t, rows[r], k] * kernel[r, k]
-
-
-def _best_lag(products: NDArray[np.complex64], plan: fourier.SearchPlan) -> NDArray[np.float64]:
-    """Whole-pixel shift with the largest correlation: an inverse transform at the window's points only.
-
-    In numba, not BLAS, whose own threads would fight with those that call this.
-    """
-    n, part = len(products), products.view(np.float32)
-    for axis, matrix in enumerate(plan.leading_matrices, start=1):
-        before, after = part.shape[1:axis], part.shape[axis + 1 :]
-        out = np.empty((n, *before, len(matrix), *after), np.float32)
-        rows = n * math.prod(before)
-        _contract(part.reshape(rows, matrix.shape[1], -1), matrix, out.reshape(rows, len(matrix), -1))
-        part = out
-    best = np.empty(n, np.int64)
-    _argmax_last(part.reshape(n, -1, len(plan.last_matrix)), plan.last_matrix, best)
-    return plan.lags[best]
-
-
-@nb.njit(nogil=True, cache=True)
-def _contract(x, matrix, out):
-    """out[i, s] = sum over b of matrix[s, b] x[i, b], complex numbers seen as pairs of floats.
-
-    Rows m + s and m - s of `matrix` are conjugate, so one sum of cosines and one of sines serve both.
-    """
-    m, floats = len(matrix) // 2, x.shape[2]
-    cosines, sines = np.empty(floats, np.float32), np.empty(floats, np.float32)
-    for i in range(x.shape[0]):
-        for s in range(m + 1):
-            cosines[:] = 0
-            sines[:] = 0
-            for b in range(x.shape[1]):
-                c, d = matrix[m + s, b].real, matrix[m + s, b].imag
-                for j in range(floats):
-                    cosines[j] += c * x[i, b, j]
-                    sines[j] += d * x[i, b, j]
-            for k in range(0, floats, 2):
-                out[i, m + s, k] = cosines[k] - sines[k + 1]
-                out[i, m + s, k + 1] = cosines[k + 1] + sines[k]
-                out[i, m - s, k] = cosines[k] + sines[k + 1]
-                out[i, m - s, k + 1] = cosines[k + 1] - sines[k]
-
-
-@nb.njit(nogil=True, cache=True)
-def _argmax_last(x, matrix, best):
-    """Index of the largest entry of x[i] @ matrix, in C order, the first of equals."""
-    floats, width = matrix.shape
-    line = np.empty(width, np.float32)
-    for i in range(x.shape[0]):
-        highest = -np.inf
-        best[i] = x.shape[1] * width // 2
-        for r in range(x.shape[1]):
-            line[:] = 0
-            for j in range(floats):
-                v = x[i, r, j]
-                for s in range(width):
-                    line[s] += v * matrix[j, s]
-            for s in range(width):
-                if line[s] > highest:
-                    highest, best[i] = line[s], r * width + s
 
 
 @nb.njit(nogil=True, cache=True)

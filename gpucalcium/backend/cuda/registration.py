@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cupy as cp
 import numpy as np
 
 from gpucalcium.backend import fourier
 from gpucalcium.backend.arrays import Array
 from gpucalcium.backend.cuda._launch import kernel
+from gpucalcium.backend.cuda._peak import find_peaks, search_plan
 from gpucalcium.backend.stencils import compiled_dtype
 
 BLOCK_BYTES = (
@@ -21,7 +20,6 @@ MOVE_BYTES = 48  # sizeof(Move)
 
 _prepare = kernel("registration.cu", "prepare")
 _weigh = kernel("registration.cu", "weigh")
-_climb = kernel("registration.cu", "climb")
 _plan_moves = kernel("registration.cu", "plan_moves")
 _displace = kernel("registration.cu", "displace")
 _mark_border = kernel("registration.cu", "mark_border")
@@ -40,28 +38,9 @@ def locate(
     """
     shape = frames.shape[1:]
     ready, missing = _prepared(frames, fill, offset)
-    plan = _plan(shape, kernel.shape, bound, cp.cuda.runtime.getDevice())
+    plan = search_plan(shape, kernel.shape, bound)
     spectra = cp.fft.rfftn(ready, axes=tuple(range(1, ready.ndim)))
-    products = _products(spectra, kernel, plan)
-    shifts, peaks = cp.empty((len(frames), len(shape)), cp.float32), cp.empty(len(frames), cp.float32)
-    guess = _best_lag(products, plan)
-    width = kernel.shape[-1]
-    _climb(
-        (len(shape) - 1,),
-        blocks=len(frames),
-        threads=THREADS,
-        args=(
-            products,
-            np.int64(plan.rows.size),
-            np.int32(width),
-            plan.leading,
-            plan.last,
-            guess,
-            shifts,
-            peaks,
-        ),
-        shared=8 * width,
-    )
+    shifts, peaks = find_peaks(_products(spectra, kernel, plan), plan)
     return shifts, peaks, missing
 
 
@@ -148,14 +127,6 @@ def add_squares(frames: Array, mean: Array, sums: Array) -> None:
 # ---------------------------------------------------------------------------- inside
 
 
-@lru_cache(maxsize=16)
-def _plan(
-    shape: tuple[int, ...], band: tuple[int, ...], bound: tuple[int, ...], device: int
-) -> fourier.SearchPlan:
-    """The plan of the search with its arrays on the current device."""
-    return fourier.SearchPlan.make(shape, band, bound).moved(cp.asarray)
-
-
 def _compiled(frames: Array) -> Array:
     return cp.ascontiguousarray(frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False))
 
@@ -197,15 +168,3 @@ def _products(spectra: Array, kernel: Array, plan: fourier.SearchPlan) -> Array:
         ),
     )
     return products
-
-
-def _best_lag(products: Array, plan: fourier.SearchPlan) -> Array:
-    """Whole-pixel shift with the largest correlation: the inverse transform in the window, as matrix products."""
-    part = products
-    for axis, matrix in enumerate(plan.leading_matrices, start=1):
-        before, after = part.shape[:axis], part.shape[axis + 1 :]
-        part = cp.matmul(matrix, part.reshape(*before, matrix.shape[1], -1)).reshape(
-            *before, len(matrix), *after
-        )
-    window = part.view(cp.float32).reshape(len(part), -1, len(plan.last_matrix)) @ plan.last_matrix
-    return plan.lags[window.reshape(len(part), -1).argmax(axis=1)]

@@ -1,0 +1,114 @@
+"""Where the patches of a frame lie, all patches of a batch in one operation. Twin: backend/cuda/patches.py."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from gpucalcium.backend import fourier
+from gpucalcium.backend.cpu._peak import find_peaks
+from gpucalcium.backend.cpu._threads import share
+from gpucalcium.backend.stencils import compiled_dtype
+
+
+def locate_patches(
+    frames: NDArray,
+    fill: NDArray[np.float32],
+    offset: float,
+    moves: NDArray[np.int32],
+    corners: NDArray[np.int64],
+    width: tuple[int, ...],
+    kernels: NDArray[np.complex64],
+    bound: tuple[int, ...],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How far the content of each patch lies from where the frame as a whole is, to a fraction of a pixel.
+
+    Patch p of frame t is read at whole-pixel displacement ``moves[t]``; its circular correlation with the
+    patch's kernel is searched at whole pixels in the closed window ``-bound..bound`` and climbed by Newton's
+    method, as `registration.locate` does with whole frames.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype
+    fill : (d1, d2[, d3]) float32
+        What stands for pixels that are not finite or lie outside the frame (the template), `offset`
+        subtracted already.
+    offset : float
+        Subtracted from each pixel, so that float32 keeps its digits.
+    moves : (n, ndim) int32
+        Displacement of each frame's content against the template, whole pixels.
+    corners : (P, ndim) int64
+        First pixel of each patch in the template.
+    width : (w1, w2[, w3])
+        Side of a patch.
+    kernels : (P, b1, b2[, b3]) complex64
+        Weighted, conjugated spectrum of each patch of the template at the lowest frequencies of an axis of
+        `width` pixels (see `fourier.frequencies`).
+    bound : (m1, m2[, m3])
+        Largest displacement searched beside `moves`, pixels.
+
+    Returns
+    -------
+    offsets : (n, P, ndim) float32
+        Displacement of the patch's content against the template, less `moves`; at most ``bound + 1`` in size.
+        The twins agree to 1e-3.
+    peaks : (n, P) float32
+        The correlation there.
+    """
+    n, shape, patches = len(frames), fill.shape, len(corners)
+    frames = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False)
+    volumes = frames.reshape(n, *_leading_ones(shape))
+    plan = fourier.SearchPlan.make(width, kernels.shape[1:], bound)
+    offsets = np.empty((n, patches, len(shape)), np.float32)
+    peaks = np.empty((n, patches), np.float32)
+    moves3 = np.zeros((n, 3), np.int64)
+    moves3[:, 3 - len(shape) :] = moves
+    corners3 = np.zeros((patches, 3), np.int64)
+    corners3[:, 3 - len(shape) :] = corners
+    ready_fill = fill.reshape(_leading_ones(shape))
+
+    def work(first: int, last: int) -> None:
+        gathered = np.empty((patches, *_leading_ones(width)), np.float32)
+        for t in range(first, last):
+            _gather(volumes[t], ready_fill, np.float32(offset), moves3[t], corners3, gathered)
+            products = _products(gathered.reshape(patches, *width), kernels, plan)
+            find_peaks(products, plan, offsets[t], peaks[t])
+
+    share(n, work)
+    return offsets, peaks
+
+
+def _leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (3 - len(shape)) + tuple(shape)
+
+
+def _products(
+    gathered: NDArray[np.float32], kernels: NDArray[np.complex64], plan: fourier.SearchPlan
+) -> NDArray[np.complex64]:
+    """Spectra of the patches times their kernels, at the kernels' frequencies only."""
+    width = kernels.shape[-1]
+    spectra = scipy.fft.rfft(gathered, axis=-1)[..., :width]
+    for axis in range(gathered.ndim - 2, 0, -1):
+        spectra = scipy.fft.fft(spectra, axis=axis)
+    rows = spectra.reshape(len(gathered), -1, width)[:, plan.rows]
+    return np.ascontiguousarray(rows.reshape(kernels.shape) * kernels)
+
+
+@nb.njit(nogil=True, cache=True)
+def _gather(frame, fill, offset, move, corners, out):
+    for p in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                x, y = corners[p, 0] + i, corners[p, 1] + j
+                fx, fy = x + move[0], y + move[1]
+                inside = 0 <= fx < frame.shape[0] and 0 <= fy < frame.shape[1]
+                for k in range(out.shape[3]):
+                    z = corners[p, 2] + k
+                    fz = z + move[2]
+                    v = fill[x, y, z]
+                    if inside and 0 <= fz < frame.shape[2]:
+                        u = np.float32(frame[fx, fy, fz]) - offset
+                        v = u if abs(u) < np.float32(np.inf) else v
+                    out[p, i, j, k] = v

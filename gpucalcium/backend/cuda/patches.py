@@ -1,0 +1,101 @@
+"""Where the patches of a frame lie, all patches of a batch in one operation. Twin: backend/cpu/patches.py."""
+
+from __future__ import annotations
+
+import cupy as cp
+import numpy as np
+
+from gpucalcium.backend import fourier
+from gpucalcium.backend.arrays import Array
+from gpucalcium.backend.cuda._launch import kernel
+from gpucalcium.backend.cuda._peak import find_peaks, search_plan
+from gpucalcium.backend.stencils import compiled_dtype
+
+THREADS = 256
+_gather = kernel("patches.cu", "gather")
+_weigh = kernel("patches.cu", "weigh")
+
+
+def locate_patches(
+    frames: Array,
+    fill: Array,
+    offset: float,
+    moves: Array,
+    corners: Array,
+    width: tuple[int, ...],
+    kernels: Array,
+    bound: tuple[int, ...],
+) -> tuple[Array, Array]:
+    """How far the content of each patch lies from where the frame as a whole is, to a fraction of a pixel.
+
+    Parameters and result as the twin says. Beside the frames it needs their patches in float32, the spectra of these,
+    and the products with the kernels.
+    """
+    n, patches = len(frames), len(corners)
+    gathered = _gathered(frames, fill, offset, moves, corners, width)
+    plan = search_plan(width, kernels.shape[1:], bound)
+    spectra = cp.fft.rfftn(gathered, axes=tuple(range(2, gathered.ndim)))
+    offsets, peaks = find_peaks(_products(spectra, kernels, plan), plan)
+    return offsets.reshape(n, patches, -1), peaks.reshape(n, patches)
+
+
+def _gathered(
+    frames: Array, fill: Array, offset: float, moves: Array, corners: Array, width: tuple[int, ...]
+) -> Array:
+    """(n, patches, *width) float32, each patch where its frame lies."""
+    frames = cp.ascontiguousarray(frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False))
+    out = cp.empty((len(frames), len(corners), *width), cp.float32)
+    _gather(
+        (frames.dtype,),
+        blocks=-(-out.size // THREADS),
+        threads=THREADS,
+        args=(
+            frames,
+            np.int64(len(frames)),
+            *map(np.int32, _three(fill.shape)),
+            fill,
+            np.float32(offset),
+            _columns(moves),
+            _columns(corners),
+            np.int32(len(corners)),
+            *map(np.int32, _three(width)),
+            out,
+        ),
+    )
+    return out
+
+
+def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (3 - len(shape)) + tuple(shape)
+
+
+def _columns(places: Array) -> Array:
+    """(n, 3) int32: a plane is a volume one pixel deep."""
+    out = cp.zeros((len(places), 3), cp.int32)
+    out[:, 3 - places.shape[1] :] = places
+    return out
+
+
+def _products(spectra: Array, kernels: Array, plan: fourier.SearchPlan) -> Array:
+    """Spectra of the patches times their kernels, at the kernels' frequencies only."""
+    n, patches = spectra.shape[:2]
+    columns, width = spectra.shape[-1], kernels.shape[-1]
+    products = cp.empty((n * patches, *kernels.shape[1:]), cp.complex64)
+    _weigh(
+        (),
+        blocks=-(-products.size // THREADS),
+        threads=THREADS,
+        args=(
+            cp.ascontiguousarray(spectra),
+            np.int64(n),
+            np.int64(patches),
+            np.int64(spectra[0, 0].size // columns),
+            np.int64(columns),
+            plan.rows,
+            np.int64(plan.rows.size),
+            np.int64(width),
+            kernels,
+            products,
+        ),
+    )
+    return products

@@ -1,0 +1,166 @@
+"""Matched filters of all patches of a frame: where each patch lies beside where the frame as a whole lies.
+
+The theory is that of `gpucalcium.registration.matching`: the template is whitened once, as a whole, and each patch's
+filter is cut out of it. docs/theory/registration.md has the derivation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy.ndimage import correlate
+
+from gpucalcium import backend
+from gpucalcium.backend import Array, fourier
+from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise, multiplicity, taper
+from gpucalcium.registration.patches import PatchGrid
+
+MARGIN_SHARE, TAPER_SHARE = (
+    0.0,
+    0.1,
+)  # of the side of a patch: a patch is read where the frame lies, so little wraps
+INFORMATION_KEPT = 0.99  # of what all patches tell of their place
+
+
+@dataclass(frozen=True)
+class LocatedPatches(Located):
+    """Where frames, and each of their patches, were found; arrays on the device of the frames."""
+
+    field: Array
+    """(n, *counts, ndim) float32, total displacement to be applied at the centre of each patch."""
+
+
+@dataclass(frozen=True)
+class PatchMatcher:
+    """Finds frames, and then their patches, against one template."""
+
+    rigid: Matcher
+    """Finds the frame as a whole."""
+    grid: PatchGrid
+    deviation: tuple[float, ...]
+    """Largest distance of a patch's shift from the frame's, per axis, pixels."""
+    kernels: NDArray[np.complex64]
+    """(n_patches, b1, b2[, b3]) as `Matcher.kernel`, of each patch; zero where there is nothing to be found."""
+    bias: NDArray[np.float32]
+    """(n_patches, ndim) where each patch of the template finds itself."""
+
+    @classmethod
+    def make(
+        cls,
+        rigid: Matcher,
+        grid: PatchGrid,
+        deviation: tuple[float, ...],
+        noise: Noise,
+        high_pass: NDArray[np.float64] | None = None,
+    ) -> PatchMatcher:
+        """Filters for the patches of the template of `rigid`; `noise` and `high_pass` as it was made with."""
+        kernels = _kernels(rigid.fill.astype(np.float64), grid, noise, high_pass)
+        fill, wing = backend.put(rigid.fill), backend.wing()
+        bias, peaks = (
+            backend.to_numpy(x)[0]
+            for x in wing.patches.locate_patches(
+                fill[None],
+                fill,
+                0.0,
+                backend.zeros((1, len(grid.shape)), "int32"),
+                backend.put(grid.corners),
+                grid.width,
+                backend.put(kernels),
+                _searched(deviation, grid.width),
+            )
+        )
+        found = peaks > 0
+        scale = np.where(found, 1 / np.where(found, peaks, 1), 0).astype(np.float32)
+        kernels *= scale.reshape(-1, *(1,) * len(grid.shape))
+        return cls(rigid, grid, deviation, kernels, bias * found[:, None])
+
+    def locate(self, frames: Array) -> LocatedPatches:
+        """Displacement that moves each patch of `frames` (n, d1, d2[, d3]), of any dtype, onto the template."""
+        xp = backend.arrays.xp(frames)
+        whole = self.rigid.locate(frames)
+        moves = xp.round(-whole.shifts).astype(np.int32)
+        offsets, peaks = backend.wing(frames).patches.locate_patches(
+            frames,
+            xp.asarray(self.rigid.fill),
+            self.rigid.offset,
+            moves,
+            xp.asarray(self.grid.corners),
+            self.grid.width,
+            xp.asarray(self.kernels),
+            _searched(self.deviation, self.grid.width),
+        )
+        at = whole.shifts[:, None, :]
+        apart = xp.asarray(self.bias) - offsets - moves[:, None, :].astype(np.float32) - at
+        seen = (peaks >= NO_SIGNAL) & ~whole.empty[:, None]
+        most = xp.asarray(np.array(self.deviation, np.float32))
+        beyond = ((abs(apart) > most).any(axis=2) & seen).any(axis=1)
+        field = at + xp.clip(apart, -most, most) * seen[:, :, None]
+        return LocatedPatches(
+            whole.shifts,
+            whole.peaks,
+            whole.missing,
+            whole.clamped | beyond,
+            whole.empty,
+            (field + np.float32(0)).reshape(len(frames), *self.grid.counts, -1),
+        )
+
+
+def _searched(deviation: tuple[float, ...], width: tuple[int, ...]) -> tuple[int, ...]:
+    """Whole pixels around where the frame was read: it lies up to half a pixel from there, and one more shows
+    what lies beyond. Never half of a patch or more, since correlation is circular."""
+    return tuple(
+        min(math.ceil(d) + 1, (w - 1) // 2) if d else 0 for d, w in zip(deviation, width, strict=True)
+    )
+
+
+def _kernels(
+    image: NDArray[np.float64], grid: PatchGrid, noise: Noise, high_pass: NDArray[np.float64] | None
+) -> NDArray[np.complex64]:
+    """Conjugated spectra of the whitened patches, scaled for an unnormalised inverse, within the band."""
+    if high_pass is not None:
+        image = correlate(image, high_pass, mode="reflect")
+    whitened = scipy.fft.irfftn(scipy.fft.rfftn(image - image.mean()) * noise.weight, s=image.shape)
+    whitened /= noise.deviation
+    inside = np.ones(())
+    for w in grid.width:
+        inside = np.multiply.outer(inside, taper(w, MARGIN_SHARE * w, TAPER_SHARE * w))
+    axes = tuple(range(1, image.ndim + 1))
+    cut = np.stack([whitened[patch] * inside for patch in grid.slices])
+    cut -= inside * (cut.sum(axis=axes, keepdims=True) / inside.sum())
+    if high_pass is not None:
+        cut = correlate(cut, high_pass[None], mode="constant")
+    spectra = scipy.fft.rfftn(cut, axes=axes).conj() * (multiplicity(grid.width) / inside.size)
+    spectra[(slice(None), *(0,) * image.ndim)] = 0
+    patches = np.stack([image[patch] for patch in grid.slices])
+    told = np.abs(spectra * scipy.fft.rfftn(patches * inside, axes=axes)).sum(axis=0)
+    return np.ascontiguousarray(_cut(spectra, grid.width, _band(told, grid.width))).astype(np.complex64)
+
+
+def _band(told: NDArray[np.float64], width: tuple[int, ...]) -> tuple[int, ...]:
+    """Frequencies kept per axis: those that hold nearly all of sum k^2 |G(k) T(k)|."""
+    axes = [scipy.fft.fftfreq(n) for n in width[:-1]] + [scipy.fft.rfftfreq(width[-1])]
+    information = told * sum(k**2 for k in np.meshgrid(*axes, indexing="ij"))
+    kept = []
+    for axis, n in enumerate(width):
+        along = information.sum(axis=tuple(a for a in range(len(width)) if a != axis))
+        lowest_first = np.bincount(np.minimum(np.arange(len(along)), n - np.arange(len(along))), along)
+        highest = int(np.searchsorted(np.cumsum(lowest_first), INFORMATION_KEPT * along.sum()))
+        kept.append(highest + 1 if axis == len(width) - 1 else min(2 * highest + 1, n))
+    return tuple(kept)
+
+
+def _cut(
+    spectra: NDArray[np.complex128], width: tuple[int, ...], band: tuple[int, ...]
+) -> NDArray[np.complex128]:
+    """The kept frequencies of each patch, without Nyquist, whose sign a shift leaves open."""
+    last = len(width) - 1
+    rows: list[NDArray[np.int64]] = [np.arange(len(spectra))]
+    for axis, (n, b) in enumerate(zip(width, band, strict=True)):
+        if n % 2 == 0:
+            spectra[(slice(None),) * (axis + 1) + (n // 2,)] = 0
+        rows.append(fourier.frequencies(n, b, last=axis == last) % n)
+    return spectra[np.ix_(*rows)]

@@ -1,0 +1,198 @@
+"""Piecewise-rigid registration of a movie: one displacement per patch and frame, templates of temporal splits."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import Array, FrameSource
+from gpucalcium.errors import ArrayShapeError, ParameterError
+from gpucalcium.registration.apply import displace_field
+from gpucalcium.registration.patch_matching import LocatedPatches, PatchMatcher
+from gpucalcium.registration.patches import PatchGrid
+from gpucalcium.registration.rigid import RigidParams, RigidResult, check_bound, median_of, register_rigid
+from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
+from gpucalcium.registration.template import first_matcher, sample_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiecewiseParams:
+    """How frames are registered patch by patch."""
+
+    rigid: RigidParams = dataclasses.field(default_factory=RigidParams)
+    """The displacement of a frame as a whole: `max_shifts` and `gSig_filt` hold for the patches, too; the rest is
+    for the rigid registration that makes a template where none is given."""
+    strides: tuple[int, ...] = (96, 96)
+    """Distance of patches per axis, pixels."""
+    overlaps: tuple[int, ...] = (32, 32)
+    """Pixels that neighbours share; a patch has ``strides + overlaps``."""
+    splits_els: int | None = 14
+    """Temporal splits, one template each, at most one per frame; None: as `num_frames_split` of `rigid` says."""
+    num_splits_to_process_els: int | None = None
+    """The new template comes from this many splits, drawn at random; None: from all."""
+    max_deviation_rigid: float | None = 3
+    """Largest distance of a patch's shift from the frame's, pixels, per axis; both ends belong to the window, which
+    never exceeds half a patch. 0: patches move with the frame. None: as far as `max_shifts` of `rigid`. An axis that
+    `max_shifts` holds still is still in every patch."""
+    upsample_factor_grid: int = 4
+    """How much finer the grid of tiles is that `fourier` shifts; patches that are warped need no finer grid."""
+    shifts_interpolate: bool = False
+    """Pixels are displaced by a spline through the true middles of the patches, instead of the grid stretched over
+    the frame."""
+    border: str = "nan"
+    """See `displace_field`."""
+    fourier: bool = False
+    """Shift tiles by Fourier transform and blend them, instead of bicubic interpolation."""
+    seed: int = 0
+    """Of the choice of splits."""
+
+    def __post_init__(self) -> None:
+        d = self.max_deviation_rigid
+        if d is not None and not 0 <= d < np.inf:
+            raise ParameterError(f"max_deviation_rigid={d}: a number of pixels, 0 or more, or None")
+        for name in ("splits_els", "num_splits_to_process_els", "upsample_factor_grid"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ParameterError(f"{name}={value}: must be 1 or more")
+        if self.rigid.gSig_filt is not None and self.fourier:
+            raise ParameterError(
+                "gSig_filt with shifts_opencv=False: high-pass registration moves frames by interpolation only; "
+                "use shifts_opencv=True"
+            )
+
+    def deviation(self) -> tuple[float, ...]:
+        """Largest distance of a patch's shift from the frame's, per axis."""
+        d = self.max_deviation_rigid
+        return tuple(0.0 if m == 0 else float(m if d is None else d) for m in self.rigid.max_shifts)
+
+    def splits(self, frames: int) -> list[range]:
+        """Near-equal, consecutive ranges of frames."""
+        return replace(self.rigid, splits_rig=self.splits_els).splits(frames)
+
+
+@dataclass(frozen=True)
+class PiecewiseResult:
+    """What piecewise-rigid registration of one movie found."""
+
+    shifts: NDArray[np.float32]
+    """(T, ndim) displacement of each frame as a whole, pixels."""
+    field: NDArray[np.float32]
+    """(T, *counts, ndim) displacement applied at each patch of `grid`: that of the frame and of the patch together."""
+    grid: PatchGrid
+    quality: FrameQuality
+    """As for rigid registration; `clamped` also where a patch lay beyond `max_deviation_rigid`."""
+    split_templates: list[NDArray[np.float32]]
+    """Mean registered image of each split."""
+    template: NDArray[np.float32]
+    """Median of these; what the next file starts from."""
+    used_template: NDArray[np.float32] = dataclasses.field(repr=False)
+    """What the shifts refer to."""
+    rigid: RigidResult | None = dataclasses.field(repr=False, default=None)
+    """Of the rigid registration that came first; None where a template was given."""
+
+
+def register_piecewise(
+    source: FrameSource,
+    params: PiecewiseParams,
+    *,
+    template: NDArray[np.float32] | None = None,
+    sink: Sink | None = None,
+    out: Array | None = None,
+    offset: float = 0.0,
+) -> PiecewiseResult:
+    """Find the displacement of every patch of every frame of a movie.
+
+    Parameters
+    ----------
+    source : FrameSource
+        (T, d1, d2[, d3]). Read for a sample, once for rigid registration (not where a template is given), and once
+        more; never held whole.
+    params : PiecewiseParams
+    template : (d1, d2[, d3]) array, optional
+        What to register to; default: that of rigid registration.
+    sink, out, offset
+        As in `register_rigid`.
+
+    Returns
+    -------
+    PiecewiseResult
+
+    Raises
+    ------
+    MovieShapeError, ArrayShapeError, ParameterError
+        Wrong number of axes, a template or `out` of another shape, shifts larger than the frame allows.
+    MovieValueError
+        No pixel is a finite number.
+    """
+    grid = PatchGrid.make(source.shape[1:], params.strides, params.overlaps)
+    if out is not None and (out.shape != source.shape or out.dtype != np.float32):
+        raise ArrayShapeError(
+            f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
+        )
+    first = None
+    if template is None:
+        first = register_rigid(source, params.rigid)
+        template = first.template
+    finder = _first_finder(source, params, grid, template)
+    move = partial(move_patches, grid=grid, **_options(params))
+    sweep = Sweep(source, move, border=params.border, fourier=params.fourier, offset=offset)
+    splits = params.splits(len(source))
+    swept = sweep.run(finder, splits, sink=sink, out=out)
+    means = [swept.means[i] for i in _drawn(len(splits), params)]
+    return PiecewiseResult(
+        swept.shifts,
+        swept.found.field,
+        grid,
+        swept.quality,
+        means,
+        median_of(means),
+        finder.rigid.template,
+        first,
+    )
+
+
+def move_patches(
+    frames: Array, found: LocatedPatches, *, grid: PatchGrid, fourier: bool, **how: Any
+) -> Array:
+    """Frames displaced patch by patch; options as in `displace_field`."""
+    if fourier:
+        how["fourier"] = True
+    return displace_field(frames, found.field, grid, **how)
+
+
+def _options(params: PiecewiseParams) -> dict[str, Any]:
+    """What `displace_field` is told beside the border."""
+    if not params.fourier:
+        return {"interpolate": params.shifts_interpolate}
+    return {
+        "interpolate": params.shifts_interpolate,
+        "upsample": params.upsample_factor_grid,
+        "strides": params.strides,
+        "overlaps": params.overlaps,
+    }
+
+
+def _first_finder(
+    source: FrameSource, params: PiecewiseParams, grid: PatchGrid, template: NDArray[np.float32]
+) -> PatchMatcher:
+    """The template's filters, by the noise of a sample of frames."""
+    image = np.asarray(backend.to_numpy(template), np.float32)
+    if image.shape != source.shape[1:]:
+        raise ArrayShapeError(
+            f"template has shape {image.shape}, the movie's frames {source.shape[1:]}: they must agree"
+        )
+    bound, high_pass = check_bound(source, params.rigid.max_shifts), params.rigid.high_pass()
+    rigid, noise = first_matcher(sample_of(source), bound, template=image, high_pass=high_pass)
+    return PatchMatcher.make(rigid, grid, params.deviation(), noise, high_pass)
+
+
+def _drawn(splits: int, params: PiecewiseParams) -> list[int]:
+    """Which splits the new template comes from, in order."""
+    wanted = min(params.num_splits_to_process_els or splits, splits)
+    return sorted(np.random.default_rng(params.seed).choice(splits, wanted, replace=False).tolist())

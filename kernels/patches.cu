@@ -1,0 +1,51 @@
+// patches.cu - piecewise-rigid registration: the patches of frames, each where its frame lies.
+// Twin: gpucalcium/backend/cpu/patches.py
+#include "common.cuh"
+
+// gather<Pixel>: out[t, p, x] = frames[t, corners[p] + x + moves[t]] - offset, or fill[corners[p] + x] where that pixel
+//                is not finite or lies outside
+//   launch   grid ceil(n * patches * w0 * w1 * w2 / blockDim.x), no shared memory
+//   mapping  one thread per pixel of a patch; neighbours read neighbours of a row
+//   arrays   frames [n, d0, d1, d2] Pixel, fill [d0, d1, d2] float, moves [n, 3] and corners [patches, 3] int, read;
+//            out [n, patches, w0, w1, w2] float, written
+//   needs    patches inside the frame; its numbers of pixels pass 2^31
+//   numbers  float: equal to the twin bit for bit
+//   traffic  n * (d0 * d1 * d2 * sizeof(Pixel) + 4 * patches * w0 * w1 * w2); overlaps and fill are read from L2
+template <typename Pixel>
+__global__ void gather(const Pixel* __restrict__ frames, index_t n, int d0, int d1, int d2,
+                       const float* __restrict__ fill, float offset, const int* __restrict__ moves,
+                       const int* __restrict__ corners, int patches, int w0, int w1, int w2,
+                       float* __restrict__ out) {
+    const index_t at = global_thread(), size = static_cast<index_t>(w0) * w1 * w2;
+    if (at >= n * patches * size) return;  // no barrier follows
+    const index_t t = at / size / patches;
+    const int p = static_cast<int>(at / size % patches);
+    const int* const corner = corners + 3 * p;
+    const int* const move = moves + 3 * t;
+    const int i = corner[0] + static_cast<int>(at % size / w2 / w1), j = corner[1] + static_cast<int>(at % size / w2 % w1),
+              k = corner[2] + static_cast<int>(at % size % w2);
+    const int fi = i + move[0], fj = j + move[1], fk = k + move[2];
+    float v = INFINITY;
+    if (0 <= fi && fi < d0 && 0 <= fj && fj < d1 && 0 <= fk && fk < d2)
+        v = static_cast<float>(frames[((t * d0 + fi) * d1 + fj) * d2 + fk]) - offset;
+    out[at] = fabsf(v) < INFINITY ? v : fill[(static_cast<index_t>(i) * d1 + j) * d2 + k];
+}
+
+// weigh: out[i, p, r, k] = spectra[i, p, rows[r], k] * kernels[p, r, k]: cross-power at the kept frequencies alone
+//   launch   grid ceil(n * patches * kept_rows * width / blockDim.x), no shared memory
+//   mapping  one thread per product; neighbours read neighbours
+//   arrays   spectra [n, patches, all_rows, columns] float2, rows [kept_rows] long long, kernels [patches,
+//            kept_rows, width] float2, read; out [n, patches, kept_rows, width] float2, written
+//   needs    width <= columns; 0 <= rows < all_rows
+//   numbers  float
+//   traffic  16 * n * patches * kept_rows * width; the kernels are read from L2
+__global__ void weigh(const float2* __restrict__ spectra, index_t n, index_t patches, index_t all_rows, index_t columns,
+                      const index_t* __restrict__ rows, index_t kept_rows, index_t width,
+                      const float2* __restrict__ kernels, float2* __restrict__ out) {
+    const index_t at = global_thread(), kept = kept_rows * width;
+    if (at >= n * patches * kept) return;  // no barrier follows
+    const index_t k = at % width, r = at / width % kept_rows, patch = at / kept;
+    const float2 x = spectra[(patch * all_rows + rows[r]) * columns + k];
+    const float2 g = kernels[(patch % patches * kept_rows + r) * width + k];
+    out[at] = {x.x * g.x - x.y * g.y, x.x * g.y + x.y * g.x};
+}
