@@ -1,4 +1,4 @@
-"""A registered movie that is kept as what it was made from: the recording and its shifts."""
+"""A registered movie that is kept as what it was made from: the recording and how its frames are displaced."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
-from gpucalcium.errors import ArrayShapeError
+from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies.files import target, written_whole
 from gpucalcium.movies.memmap import VALUE, MapName
 from gpucalcium.movies.memmap_write import write_map
 from gpucalcium.movies.source import Source
-from gpucalcium.registration.apply import displace
+from gpucalcium.registration.apply import displace, displace_field
+from gpucalcium.registration.patches import PatchGrid
 
 WORKING_COPIES = 4  # float32 frames beside a chunk, spectra included
 
@@ -25,86 +27,108 @@ WORKING_COPIES = 4  # float32 frames beside a chunk, spectra included
 class RegisteredMovie(Source):
     """Frames of a recording, displaced when they are read: a later stage streams them, and nothing is written.
 
+    A stage that streams them on a GPU gets them displaced there, in the chunks that the recording is uploaded in.
+
     Parameters
     ----------
     source : FrameSource
         The recording, (T, d1, d2[, d3]).
-    shifts : (T, ndim) array
-        Displacement to apply, pixels, axis order.
-    border, fourier, offset
-        As in `displace`.
+    shifts : (T, ndim) array, optional
+        Displacement to apply to each frame, pixels, axis order; this, or `field`.
+    field : (T, *counts, ndim) array, optional
+        Displacement of each patch of `grid`.
+    grid : PatchGrid, optional
+        Where the patches of `field` lie.
+    border, offset
+        As in `displace` and `displace_field`.
+    **how
+        Other options of `displace` (with shifts) or of `displace_field` (with a field).
+
+    Attributes
+    ----------
+    shifts, field : array or None
+        As given, float32.
 
     Raises
     ------
     ArrayShapeError
-        Not one shift per frame and axis.
+        Not one shift per frame and axis, or not one per frame, patch and axis.
+    ParameterError
+        Both of shifts and field, or neither; a field without its grid.
     """
 
     def __init__(
         self,
         source: FrameSource,
-        shifts: NDArray,
+        shifts: NDArray | None = None,
         *,
+        field: NDArray | None = None,
+        grid: PatchGrid | None = None,
         border: str = "nan",
-        fourier: bool = False,
         offset: float = 0.0,
+        **how: Any,
     ) -> None:
         name = getattr(source, "name", type(source).__name__)
         super().__init__(source.shape, VALUE, f"{name} (registered)")
-        self.shifts: NDArray[np.float32] = np.ascontiguousarray(shifts, np.float32)
-        if self.shifts.shape != (len(source), len(source.shape) - 1):
+        if (shifts is None) == (field is None) or (field is None) != (grid is None):
+            raise ParameterError("give either shifts, or a field together with its grid")
+        self.made_from = source
+        self._moves: NDArray[np.float32] = np.ascontiguousarray(
+            field if shifts is None else shifts, np.float32
+        )
+        self.shifts = None if shifts is None else self._moves
+        self.field = None if field is None else self._moves
+        self.grid = grid
+        self.working = WORKING_COPIES * 4 * math.prod(source.shape[1:])
+        self._border, self._offset, self._how = border, offset, how
+        ndim = len(source.shape) - 1
+        needed = (len(source), *(() if grid is None else grid.counts), ndim)
+        if self._moves.shape != needed:
             raise ArrayShapeError(
-                f"shifts have shape {self.shifts.shape}; {len(source)} frames with {len(source.shape) - 1} axes need "
-                f"{(len(source), len(source.shape) - 1)}"
+                f"{'shifts' if grid is None else 'field'} has shape {self._moves.shape}; {len(source)} frames with "
+                f"{ndim} axes need {needed}"
             )
-        self._source, self._border, self._fourier, self._offset = source, border, fourier, offset
+
+    def make(self, chunk: Array, frames: range) -> Array:
+        """Frames `frames` of this movie from a chunk with the same frames of the recording, on its device."""
+        moves = backend.arrays.xp(chunk).asarray(self._moves[frames.start : frames.stop : frames.step])
+        how = {"border": self._border, "offset": self._offset, **self._how}
+        if self.grid is None:
+            return displace(chunk, moves, **how)
+        return displace_field(chunk, moves, self.grid, **how)
 
     def _fill(self, wanted: range, out: NDArray) -> None:
-        frames = slice(wanted.start, wanted.stop, wanted.step)
-        out[...] = backend.to_numpy(self._displaced(self._source.read(frames), self.shifts[frames]))
-
-    def _displaced(self, frames: Array, shifts: NDArray[np.float32]) -> Array:
-        moves = backend.arrays.xp(frames).asarray(shifts)
-        return displace(frames, moves, border=self._border, fourier=self._fourier, offset=self._offset)
+        done = 0
+        for chunk in backend.stream(self, frames=slice(wanted.start, wanted.stop, wanted.step)):
+            out[done : done + len(chunk)] = backend.to_numpy(chunk)
+            done += len(chunk)
 
     def send(self, sink: Callable[[int, NDArray], object]) -> None:
         """Displace all frames on the active device; ``sink(start, frames)`` receives them in order."""
-        done = 0
-
-        def step(chunk: Array) -> Array:
-            nonlocal done
-            moves = self.shifts[done : done + len(chunk)]
-            moved = self._displaced(chunk, moves)
-            done += len(chunk)
-            return moved
-
-        backend.pipe(self._source, step, sink, working=WORKING_COPIES * 4 * math.prod(self.shape[1:]))
+        backend.pipe(self, lambda chunk: chunk, sink)
 
     def all_frames(self) -> NDArray[np.float32]:
         """The whole movie in memory."""
-        out = np.empty(self.shape, np.float32)
-
-        def sink(start: int, frames: NDArray) -> None:
-            out[start : start + len(frames)] = frames
-
-        self.send(sink)
-        return out
+        return self.read(slice(None))
 
     def without_negative(self) -> RegisteredMovie:
         """The same movie minus its smallest value, if that is negative; reads it once to know."""
         lowest = 0.0
+        for chunk in backend.stream(self):
+            xp = backend.arrays.xp(chunk)
+            lowest = min(lowest, float(xp.where(xp.isfinite(chunk), chunk, np.inf).min()))
+        return self._less(lowest) if lowest < 0 else self
 
-        def sink(start: int, frames: NDArray) -> None:
-            nonlocal lowest
-            lowest = float(np.fmin.reduce(frames, axis=None, initial=lowest))
-
-        self.send(sink)
+    def _less(self, amount: float) -> RegisteredMovie:
+        """The same movie minus `amount`."""
         return RegisteredMovie(
-            self._source,
+            self.made_from,
             self.shifts,
+            field=self.field,
+            grid=self.grid,
             border=self._border,
-            fourier=self._fourier,
-            offset=self._offset + lowest,
+            offset=self._offset + amount,
+            **self._how,
         )
 
     def write(self, base: str, order: str) -> Path:
