@@ -9,6 +9,17 @@ from __future__ import annotations
 PIXELS = ("uint8", "int16", "uint16", "float32")
 
 INSTANCES: dict[str, dict[str, list[tuple]]] = {
+    "baseline.cu": {
+        "percentile": [(pixel,) for pixel in (*PIXELS, "float64")],
+        "add_present": [(pixel,) for pixel in (*PIXELS, "float64")],
+        "between": [("float32",), ("float64",)],
+        "subtract": [
+            (pixel, result, method)
+            for pixel in (*PIXELS, "float64")
+            for result in ("float32", "float64")
+            for method in range(3)
+        ],
+    },
     "correlation.cu": {
         "add_products": [(pixel, m) for pixel in (*PIXELS, "float64") for m in (0, 2, 4, 13)],
     },
