@@ -36,8 +36,14 @@ def temporary_folder() -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, resume: bool = False) -> Iterator[Path]:
     """A temporary name beside `path` for a file or folder; renamed to `path` at the end, removed after an error.
+
+    Parameters
+    ----------
+    path : Path
+    resume : bool
+        Use the name that `unfinished` gives, and keep what lies there after an error, for the next attempt.
 
     Raises
     ------
@@ -51,18 +57,30 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"{path} cannot be written: no permission to write into {folder}; choose another folder"
         )
-    temporary = folder / f".{secrets.token_hex(6)}.part{path.suffix}"
+    temporary = unfinished(path) if resume else folder / f".{secrets.token_hex(6)}.part{path.suffix}"
+    kept = False
     try:
         yield temporary
         _take_the_place_of(path, temporary)
     except (OSError, RuntimeError) as err:  # HDF5 may say it at the end, in an error of its own
+        kept = resume
         if not _is_no_room(err):
             raise
+        left = f"What is done is kept in {temporary}" if resume else "Nothing is left of it"
         raise OutputError(
-            f"{path} cannot be written: {err}. Nothing is left of it; make room, or choose another disk"
+            f"{path} cannot be written: {' '.join(str(err).split())}. {left}; make room, or choose another disk"
         ) from err
+    except BaseException:
+        kept = resume
+        raise
     finally:
-        _remove(temporary)
+        if not kept:
+            _remove(temporary)
+
+
+def unfinished(path: Path) -> Path:
+    """Where the beginning of a file is kept that a later run may go on with."""
+    return path.with_name(f".{path.name}.unfinished")
 
 
 def _take_the_place_of(path: Path, temporary: Path) -> None:

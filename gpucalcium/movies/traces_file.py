@@ -158,14 +158,18 @@ def _tiles(dims: tuple[int, ...], most: int, frames: NDArray) -> Iterator[Tile]:
                 )
 
 
-def reserve(path: Path, size: int) -> None:
-    """Make a file of `size` bytes and take the space on the disk now: a full disk is noticed before the work."""
-    with path.open("wb") as file:
+def reserve(path: Path, size: int, *, keep: bool = False) -> None:
+    """Make a file of `size` bytes and take the space on the disk now: a full disk is noticed before the work.
+
+    With `keep`, lengthen the file that is there, if it is shorter.
+    """
+    with path.open("r+b" if keep else "wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
+            return
         except AttributeError:  # not on this system
-            os.truncate(file.fileno(), size)
+            pass
         except OSError as err:
             if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on this file system
                 raise
-            os.truncate(file.fileno(), size)
+        os.truncate(file.fileno(), max(size, os.fstat(file.fileno()).st_size))

@@ -41,7 +41,8 @@ def write_nwb(source: FrameSource, path: Path, about: Recording, options: SaveOp
         raise ParameterError(f"a TwoPhotonSeries is (T, d1, d2) or (T, d1, d2, d3), not {source.shape}")
     layout: dict[str, Any] = {}
     if options.compress:
-        layout = {"compression": "gzip", "compression_opts": options.compress, "chunks": chunk_shape(source)}
+        chunks = chunk_shape(source.shape, source.dtype)
+        layout = {"compression": "gzip", "compression_opts": options.compress, "chunks": chunks}
     data = H5DataIO(shape=source.shape, dtype=source.dtype, **layout)
     with NWBHDF5IO(str(path), "w") as file:
         file.write(_session(data, about, options))

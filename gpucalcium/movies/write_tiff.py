@@ -28,30 +28,60 @@ def write_tiff(source: FrameSource, path: Path, about: Recording, options: SaveO
     ParameterError
         Shape, dtype or size that the format does not have.
     """
-    if len(source.shape) not in _AXES:
-        raise ParameterError(
-            f"a TIFF file takes an image, a movie or a movie of volumes, not {len(source.shape)} axes"
-        )
     stored = np.dtype(np.float32) if options.to32 else source.dtype
     if stored.kind == "b":
         stored = np.dtype(np.uint8)
-    _check(source, stored, options)
-    tifffile.imwrite(
+    _write(path, _pages(source, stored), source.shape, stored, about, options)
+
+
+def begin_tiff(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, about: Recording, options: SaveOptions
+) -> int:
+    """The file that `write_tiff` would write, uncompressed, without its frames; returns the byte where they start."""
+    return _write(path, None, shape, dtype, about, options)[0]
+
+
+def place_in_tiff(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> int | None:
+    """Byte where the frames of a stack that `begin_tiff` made start; None if the file holds no such thing."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            stack = file.series[0]
+            return stack.dataoffset if stack.shape == shape and stack.dtype == dtype else None
+    except (OSError, ValueError, IndexError):  # what tifffile raises for files that are none
+        return None
+
+
+def _write(
+    path: Path,
+    pages: Iterator[NDArray] | None,
+    shape: tuple[int, ...],
+    stored: np.dtype,
+    about: Recording,
+    options: SaveOptions,
+) -> Any:
+    """Write the file; returns the place and the number of bytes of a stack in one piece."""
+    if len(shape) not in _AXES:
+        raise ParameterError(
+            f"a TIFF file takes an image, a movie or a movie of volumes, not {len(shape)} axes"
+        )
+    _check(shape, stored, options)
+    return tifffile.imwrite(
         path,
-        _pages(source, stored),
-        shape=source.shape,
+        pages,
+        shape=shape,
         dtype=stored,
         imagej=options.imagej,
         bigtiff=options.bigtiff and not options.imagej,
         photometric="minisblack",
         compression="zlib" if options.compress else None,
         compressionargs={"level": options.compress} if options.compress else None,
-        metadata=_description(about, len(source.shape), options.imagej),
+        metadata=_description(about, len(shape), options.imagej),
+        returnoffset=True,
     )
 
 
-def _check(source: FrameSource, stored: np.dtype, options: SaveOptions) -> None:
-    compress, size = options.compress, int(np.prod(source.shape, dtype=np.int64)) * stored.itemsize
+def _check(shape: tuple[int, ...], stored: np.dtype, options: SaveOptions) -> None:
+    compress, size = options.compress, int(np.prod(shape, dtype=np.int64)) * stored.itemsize
     if options.imagej and (compress or stored not in (np.uint8, np.uint16, np.float32)):
         raise ParameterError(
             f"imagej=True: ImageJ's format is uncompressed uint8, uint16 or float32; compress={compress} and {stored} "
