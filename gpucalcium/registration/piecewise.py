@@ -14,8 +14,10 @@ from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.registration.apply import displace_field
+from gpucalcium.registration.journal import Journal
 from gpucalcium.registration.patch_matching import LocatedPatches, PatchMatcher
 from gpucalcium.registration.patches import PatchGrid
+from gpucalcium.registration.record import SweepRecord
 from gpucalcium.registration.rigid import RigidParams, RigidResult, check_bound, median_of, register_rigid
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
 from gpucalcium.registration.template import first_matcher, sample_of
@@ -105,6 +107,8 @@ def register_piecewise(
     sink: Sink | None = None,
     out: Array | None = None,
     offset: float = 0.0,
+    journal: Journal | None = None,
+    label: str = "piecewise registration",
 ) -> PiecewiseResult:
     """Find the displacement of every patch of every frame of a movie.
 
@@ -116,7 +120,7 @@ def register_piecewise(
     params : PiecewiseParams
     template : (d1, d2[, d3]) array, optional
         What to register to; default: that of rigid registration.
-    sink, out, offset
+    sink, out, offset, journal, label
         As in `register_rigid`.
 
     Returns
@@ -137,13 +141,15 @@ def register_piecewise(
         )
     first = None
     if template is None:
-        first = register_rigid(source, params.rigid)
+        first = register_rigid(source, params.rigid, journal=journal)
         template = first.template
     finder = _first_finder(source, params, grid, template)
     move = partial(move_patches, grid=grid, **_options(params))
     sweep = Sweep(source, move, border=params.border, fourier=params.fourier, offset=offset)
     splits = params.splits(len(source))
-    swept = sweep.run(finder, splits, sink=sink, out=out)
+    kept = sink is None and out is None
+    record = None if journal is None else SweepRecord(journal, "piecewise", splits, kept=kept)
+    swept = sweep.run(finder, splits, sink=sink, out=out, record=record, label=label)
     means = [swept.means[i] for i in _drawn(len(splits), params)]
     return PiecewiseResult(
         swept.shifts,

@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
+from gpucalcium._progress import stage
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.backend.stencils import difference_kernel
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
+from gpucalcium.registration.journal import Journal
 from gpucalcium.registration.matching import Matcher
+from gpucalcium.registration.record import SweepRecord
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
 from gpucalcium.registration.template import first_matcher, sample_of, whole
 
@@ -100,6 +103,8 @@ def register_rigid(
     sink: Sink | None = None,
     out: Array | None = None,
     offset: float = 0.0,
+    journal: Journal | None = None,
+    label: str = "rigid registration",
 ) -> RigidResult:
     """Find the rigid shift of every frame of a movie.
 
@@ -111,11 +116,17 @@ def register_rigid(
     template : (d1, d2[, d3]) array, optional
         What to register to; default: made from the movie.
     sink : callable, optional
-        ``sink(start, frames)`` receives the registered frames of the last pass, in order, float32, minus `offset`.
+        ``sink(start, frames)`` receives the registered frames of the last pass, in order, float32, minus `offset`;
+        what ``sink.prepare(frames)`` makes of them on the device, if there is such a method.
     out : (T, d1, d2[, d3]) float32 array, optional
         Filled with the same frames, without a way through host memory if it lies on the device that registers.
     offset : float
         Subtracted from registered frames.
+    journal : Journal, optional
+        Holds what an earlier, interrupted attempt found, which is not looked for again, and takes the rest. Frames
+        are sent again to `sink` from the temporal split on that was not on the disk for certain, and all to `out`.
+    label : str
+        What progress bars say.
 
     Returns
     -------
@@ -142,14 +153,33 @@ def register_rigid(
     splits = params.splits(len(source))
     chosen = _choose(splits, params)
     sweep = Sweep(source, border=params.border, fourier=params.fourier, offset=offset)
-    for _ in range(params.niter_rig - 1):
-        means = [mean for split in chosen for mean in sweep.run(matcher, [split], frames=split).means]
-        matcher = Matcher.make(whole(median_of(means)), bound, noise, high_pass)
-    final = sweep.run(matcher, splits, sink=sink, out=out)
+    for number in range(1, params.niter_rig):
+        text = f"{label}, template {number} of {params.niter_rig}"
+        image = _improved(sweep, matcher, chosen, f"template {number}", journal, text)
+        matcher = Matcher.make(image, bound, noise, high_pass)
+    kept = sink is None and out is None
+    record = None if journal is None else SweepRecord(journal, "rigid", splits, kept=kept)
+    final = sweep.run(matcher, splits, sink=sink, out=out, record=record, label=label)
     means = [mean for mean, split in zip(final.means, splits, strict=True) if split in chosen]
     if params.niter_rig == 0:
         means = [matcher.template]
     return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template)
+
+
+def _improved(
+    sweep: Sweep, matcher: Matcher, splits: list[range], name: str, journal: Journal | None, label: str
+) -> NDArray[np.float32]:
+    """Median over these splits of the frames registered by `matcher`."""
+    if journal is not None and name in journal.kept:
+        return journal.kept[name]
+    means = []
+    with stage(label, sum(map(len, splits))) as bar:
+        for split in splits:
+            means += sweep.run(matcher, [split], frames=split, bar=bar).means
+    image = whole(median_of(means))
+    if journal is not None:
+        journal.keep(name, image)
+    return image
 
 
 def check_bound(source: FrameSource, max_shifts: tuple[int, ...]) -> tuple[int, ...]:
