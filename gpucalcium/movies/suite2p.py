@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from gpucalcium.errors import MovieFileError, ParameterError
 from gpucalcium.movies.about import about_recording
+from gpucalcium.movies.plain_pickle import read_dictionary
 from gpucalcium.movies.raw import RawSource
 
 _SAMPLE = np.dtype("<i2")
@@ -23,8 +25,9 @@ def open_bin(path: Path, shape: tuple[int, int] | None = None) -> RawSource:
     ----------
     path : Path
     shape : (int, int), optional
-        Rows and columns, Ly and Lx. Else they are read from ``ops.json`` or ``ops.npz`` beside the file (Ly, Lx and,
-        if known, nframes and fs). suite2p's own ``ops.npy`` is a pickle, which may run any code, and is not read.
+        Rows and columns, Ly and Lx. Else they are read from ``ops.json``, ``ops.npz`` or suite2p's own ``ops.npy``
+        beside the file (Ly, Lx and, if known, nframes and fs). The last is a pickle, which might run any code: its
+        numbers are taken from its bytes, and nothing of it is run, see `plain_pickle`.
 
     Raises
     ------
@@ -34,19 +37,19 @@ def open_bin(path: Path, shape: tuple[int, int] | None = None) -> RawSource:
     about = {"Ly": shape[0], "Lx": shape[1]} if shape is not None else _sidecar(path)
     try:
         rows, columns = int(about["Ly"]), int(about["Lx"])
-    except (KeyError, TypeError, ValueError) as err:
+        promised = int(about["nframes"]) if "nframes" in about else None
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
         raise MovieFileError(
-            f"what describes {path} must say Ly and Lx, the rows and columns: {err!r}"
+            f"what describes {path} must say Ly and Lx, the rows and columns, and nframes only as a number: {err!r}"
         ) from err
     if min(rows, columns) < 1:
         raise ParameterError(f"{path}: frames of {rows} x {columns} pixels; one row and one column at least")
     size, frame = path.stat().st_size, rows * columns * _SAMPLE.itemsize
     frames = size // frame
-    expected = int(about.get("nframes", max(1, frames)))
-    if frames * frame != size or frames != expected:
+    if frames * frame != size or frames != (promised or max(1, frames)):
         raise MovieFileError(
             f"{path} is truncated, or its frames are not {rows} x {columns}: it has {size} bytes, which are "
-            f"{size / frame:.2f} frames of int16; {expected if 'nframes' in about else 'a whole number'} expected"
+            f"{size / frame:.2f} frames of int16; {promised or 'a whole number'} expected"
         )
     source = RawSource(path, (frames, rows, columns), _SAMPLE)
     source.about = about_recording({"fr": about.get("fs")})
@@ -54,18 +57,32 @@ def open_bin(path: Path, shape: tuple[int, int] | None = None) -> RawSource:
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    as_json, as_npz, pickled = (path.with_name(f"ops.{kind}") for kind in ("json", "npz", "npy"))
-    try:
-        if as_json.exists():
-            return dict(json.loads(as_json.read_text()))
-        if as_npz.exists():
-            with np.load(as_npz, allow_pickle=False) as archive:
-                known = [name for name in ("Ly", "Lx", "nframes", "fs") if name in archive]
-                return {name: archive[name].item() for name in known if math.prod(archive[name].shape) == 1}
-    except (ValueError, TypeError, OSError, EOFError) as err:
-        raise MovieFileError(f"{as_json if as_json.exists() else as_npz} cannot be read: {err}") from err
-    there = f" {pickled} is a pickle, which may run any code, and is not read." if pickled.exists() else ""
+    """What the file beside a movie says of it."""
+    for name, read in _SIDECARS.items():
+        beside = path.with_name(name)
+        if not beside.exists():
+            continue
+        try:
+            return dict(read(beside))
+        except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, RecursionError) as err:
+            raise MovieFileError(
+                f"{beside}, which describes {path.name}, cannot be used: {err}. Give shape=(Ly, Lx), or write "
+                f"{path.with_name('ops.json')} in its place"
+            ) from err
     raise MovieFileError(
-        f"{path} has no header: give shape=(Ly, Lx), or write {as_json} with Ly, Lx and nframes, e.g. "
-        f'{{"Ly": 512, "Lx": 512, "nframes": 1000, "fs": 30}}.{there}'
+        f"{path} has no header: give shape=(Ly, Lx), or write {path.with_name('ops.json')} with Ly, Lx and nframes, "
+        'e.g. {"Ly": 512, "Lx": 512, "nframes": 1000, "fs": 30}'
     )
+
+
+def _of_archive(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        known = [name for name in ("Ly", "Lx", "nframes", "fs") if name in archive]
+        return {name: archive[name].item() for name in known if archive[name].size == 1}
+
+
+_SIDECARS: dict[str, Callable[[Path], Any]] = {
+    "ops.json": lambda path: json.loads(path.read_text()),
+    "ops.npz": _of_archive,
+    "ops.npy": read_dictionary,
+}

@@ -1,0 +1,56 @@
+"""Damage and lies in folders of Zarr and N5."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from gpucalcium.errors import (
+    DatasetNotFoundError,
+    MovieFileError,
+    UnknownFormatError,
+)
+from gpucalcium.movies import open_movie
+from tests.movies import recordings
+
+
+@pytest.mark.parametrize("kind", ["zarr 2", "zarr 3", "gzip n5"])
+def test_damaged_blocks_are_named(tmp_path, kind):
+    path = recordings.WRITERS[kind](tmp_path)
+    blocks = [
+        f for f in path.rglob("*") if f.is_file() and f.suffix != ".json" and not f.name.startswith(".z")
+    ]
+    for block in blocks:
+        block.write_bytes(block.read_bytes()[: block.stat().st_size // 2])
+    with pytest.raises(MovieFileError, match=rf"{path.name}.*of 41.*cannot be read"):
+        open_movie(path).read(slice(None))
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "n5"])
+def test_folders_without_or_with_wrong_descriptions(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.mkdir()
+    with pytest.raises((MovieFileError, DatasetNotFoundError), match=f"a.{suffix}"):
+        open_movie(path)
+    (path / ("zarr.json" if suffix == "zarr" else "attributes.json")).write_text("{")
+    with pytest.raises(MovieFileError, match=f"a.{suffix}"):
+        open_movie(path)
+    (tmp_path / f"b.{suffix}").write_bytes(b"1234")
+    with pytest.raises(MovieFileError, match="folder was expected"):
+        open_movie(tmp_path / f"b.{suffix}")
+
+
+def test_n5_that_promises_too_much(tmp_path):
+    path = recordings.n5(tmp_path / "a.n5")
+    (path / "0/0/0").write_bytes(struct.pack(">HH3I", 0, 3, 10**9, 10**9, 10**9))
+    with pytest.raises(MovieFileError, match="more than a block"):
+        open_movie(path).read(slice(0, 1))
+    about = json.loads((path / "attributes.json").read_text())
+    (path / "attributes.json").write_text(json.dumps(about | {"compression": {"type": "blosc"}}))
+    with pytest.raises(UnknownFormatError, match=r"'blosc'.*gzip"):
+        open_movie(path)
+    (path / "attributes.json").write_text(json.dumps(about | {"blockSize": [0, 1, 1]}))
+    with pytest.raises(MovieFileError, match="no description"):
+        open_movie(path)
