@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
-from gpucalcium.registration.field import along_axes, bases
+from gpucalcium.registration.field import HALO, Tiling, along_axes, bases, shear
 from gpucalcium.registration.patches import PatchGrid
+
+MAX_SHEAR = 0.5  # pixels between neighbouring tiles, from which on a blend would show things twice
 
 
 def displace(
@@ -48,10 +52,14 @@ def displace_field(
     grid: PatchGrid,
     *,
     border: str = "nan",
+    fourier: bool = False,
     interpolate: bool = False,
     offset: float = 0.0,
+    upsample: int = 4,
+    strides: tuple[int, ...] | None = None,
+    overlaps: tuple[int, ...] | None = None,
 ) -> Array:
-    """Frames moved by a displacement field: ``out[r, c] = frame[r - field_0(r, c), c - field_1(r, c)]``, bicubic.
+    """Frames moved by a displacement field: ``out[r, c] = frame[r - field_0(r, c), c - field_1(r, c)]``.
 
     Parameters
     ----------
@@ -62,26 +70,97 @@ def displace_field(
         The patches that the displacements belong to.
     border : {"nan", "min", "copy", "reflect"}
         What pixels get that came in from outside: NaN, the frame's minimum, the edge repeated, or the reflection.
+    fourier : bool
+        Divide the frame into smaller tiles, shift each by Fourier transform and blend them, instead of cubic
+        interpolation of every pixel at its own displacement. Tiles are not blended but put side by side where they
+        are pulled apart by more than `MAX_SHEAR` pixels.
     interpolate : bool
-        False: the grid is stretched over the frame as an image of one pixel per patch would be, and
-        displacements interpolated linearly. True: a cubic spline goes through the centres of the patches, constant
-        beyond the outer ones.
+        False: the grid is stretched over the frame as an image of one pixel per patch would be, and displacements
+        interpolated linearly (bicubically from patches to tiles). True: a cubic spline goes through the centres of
+        the patches, constant beyond the outer ones.
     offset : float
         Subtracted from the result.
+    upsample : int
+        With `fourier`, distance of patches over that of tiles.
+    strides, overlaps : per axis
+        With `fourier`: of the patches; tiles are ``round(strides / upsample)`` apart and overlap by `overlaps`.
+        Default: as `grid` shows.
 
     Returns
     -------
     (n, d1, d2[, d3]) float32
-        Not clipped to the range of the frame. NaN wherever a pixel of non-zero weight is.
+        Not clipped to the range of the frame. NaN wherever a pixel of non-zero weight is; with `fourier`, missing
+        pixels take the mean of their tile.
+    """
+    if not fourier:
+        xp = backend.arrays.xp(frames)
+        spread = bases(grid.shape, grid.centres, interpolate)
+        return backend.wing(frames).field.warp_field(
+            frames,
+            along_axes(field, [axis.coefficients for axis in spread]),
+            tuple(xp.asarray(axis.first) for axis in spread),
+            tuple(xp.asarray(axis.weights) for axis in spread),
+            offset,
+            border,
+        )
+    strides = strides or tuple(
+        s[1] - s[0] if len(s) > 1 else w for s, w in zip(grid.starts, grid.width, strict=True)
+    )
+    overlaps = overlaps or tuple(w - s for w, s in zip(grid.width, strides, strict=True))
+    tiling = Tiling.make(grid.shape, tuple(max(1, round(s / upsample)) for s in strides), tuple(overlaps))
+    return shift_tiles(frames, tiling.spread(field, grid, interpolate), tiling, border=border, offset=offset)
+
+
+def shift_tiles(
+    frames: Array, field: Array, tiling: Tiling, *, border: str = "nan", offset: float = 0.0
+) -> Array:
+    """Frames whose tiles are shifted by Fourier transform, each by its own displacement, and blended.
+
+    Each tile is read at the nearest whole pixel, with some of what lies around it, and transformed to move by the
+    fraction that is left: nothing wraps around, and tiles need not overlap.
+
+    Parameters
+    ----------
+    frames : (n, d1, d2[, d3]), any real dtype, on the device where the work is done
+    field : (n, *tiling.grid.counts, ndim) float32, same device
+    tiling : Tiling
+    border, offset
+        As in `displace_field`.
+
+    Returns
+    -------
+    (n, d1, d2[, d3]) float32
     """
     xp = backend.arrays.xp(frames)
-    spread = bases(grid.shape, grid.centres, interpolate)
-    return backend.wing(frames).field.warp_field(
-        frames,
-        along_axes(field, [axis.coefficients for axis in spread]),
-        tuple(xp.asarray(axis.first) for axis in spread),
-        tuple(xp.asarray(axis.weights) for axis in spread),
-        offset,
+    bytes_each = 4 * tiling.grid.n * math.prod(tiling.size)
+    block = max(1, backend.wing(frames).registration.BLOCK_BYTES // bytes_each)
+    out = [
+        _shift_block(frames[i : i + block], field[i : i + block], tiling, border)
+        for i in range(0, len(frames), block)
+    ]
+    moved = xp.concatenate(out) if out else xp.zeros(frames.shape, np.float32)
+    return moved - np.float32(offset) if offset else moved
+
+
+def _shift_block(frames: Array, field: Array, tiling: Tiling, border: str) -> Array:
+    xp, wing = backend.arrays.xp(frames), backend.wing(frames).tiles
+    n, starts, axes = len(frames), tiling.grid.starts, field.shape[-1]
+    whole = xp.round(field)
+    tiles = wing.cut_tiles(frames, whole.astype(np.int32), starts, tiling.size, HALO, border)
+    tiles = fourier_shift(tiles.reshape(-1, *tiling.size), (field - whole).reshape(-1, axes))
+    fill = xp.full(n, np.nan, np.float32)
+    if border == "min":
+        values = frames.reshape(n, -1)
+        fill = xp.where(xp.isnan(values), np.float32(np.inf), values).min(axis=1).astype(np.float32)
+    return wing.blend_tiles(
+        tiles.reshape(*field.shape[:-1], *tiling.size),
+        field,
+        starts,
+        tiling.grid.shape,
+        HALO,
+        tuple(xp.asarray(weights) for weights in tiling.weights),
+        (shear(field) >= MAX_SHEAR).astype(np.int32),
+        fill,
         border,
     )
 

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import scipy.fft
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.registration.patches import PatchGrid
+
+BICUBIC_A = -0.75  # OpenCV's cubic
+HALO = 4  # pixels beyond a tile: what a shift by less than one rings at the sides of what is transformed
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,17 @@ class AxisBasis:
         return cls(first, weights.astype(np.float32), np.eye(nodes))
 
     @classmethod
-    def spline(cls, centres: NDArray[np.float64], length: int) -> AxisBasis:
-        """Cubic spline through nodes at `centres` (not-a-knot), constant beyond the outer ones.
+    def spline(cls, centres: NDArray[np.float64], at: NDArray) -> AxisBasis:
+        """Cubic spline through nodes at `centres` (not-a-knot) at rising positions, constant beyond the outer nodes.
 
         Fewer than four nodes are joined by the highest degree that they determine: a parabola, a line, a constant.
         """
-        nodes = len(centres)
+        nodes, length = len(centres), len(at)
         if nodes == 1:
             return cls(np.zeros(length, np.int32), np.ones((1, length), np.float32), np.eye(1))
         degree = min(3, nodes - 1)
         through = make_interp_spline(centres, np.eye(nodes), k=degree)
-        at = np.clip(np.arange(length), centres[0], centres[-1])
-        design = BSpline.design_matrix(at, through.t, degree)
+        design = BSpline.design_matrix(np.clip(at, centres[0], centres[-1]), through.t, degree)
         first = design.indices.reshape(length, degree + 1)[:, 0]
         weights = design.data.reshape(length, degree + 1).T
         return cls(first.astype(np.int32), np.ascontiguousarray(weights, np.float32), through.c)
@@ -68,7 +73,9 @@ def bases(
 ) -> tuple[AxisBasis, ...]:
     """Per axis, how a field on patches around `centres` is spread over frames of `shape`."""
     if interpolate:
-        return tuple(AxisBasis.spline(np.asarray(c, float), n) for c, n in zip(centres, shape, strict=True))
+        return tuple(
+            AxisBasis.spline(np.asarray(c, float), np.arange(n)) for c, n in zip(centres, shape, strict=True)
+        )
     return tuple(AxisBasis.stretched(len(c), n) for c, n in zip(centres, shape, strict=True))
 
 
@@ -82,3 +89,87 @@ def along_axes(field: Array, matrices: Sequence[NDArray[np.float64]]) -> Array:
         moved = xp.tensordot(values, xp.asarray(matrix), axes=((axis,), (1,)))
         values = xp.moveaxis(moved, -1, axis)
     return xp.ascontiguousarray(values.astype(np.float32))
+
+
+def resized(nodes: int, length: int) -> NDArray[np.float64]:
+    """(length, nodes) what resizes an axis by bicubic interpolation with half-pixel centres, its ends repeated."""
+    at = (np.arange(length) + 0.5) * nodes / length - 0.5
+    before = np.floor(at).astype(np.int64)
+    t = at - before
+    a, u = BICUBIC_A, 1 - t
+    matrix = np.zeros((length, nodes))
+    for tap, weight in enumerate(
+        (a * t * u**2, (a + 2) * t**3 - (a + 3) * t**2 + 1, (a + 2) * u**3 - (a + 3) * u**2 + 1, a * u * t**2)
+    ):
+        np.add.at(matrix, (np.arange(length), np.clip(before + tap - 1, 0, nodes - 1)), weight)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles that a frame is divided into to be displaced by Fourier transform, and how they are blended."""
+
+    grid: PatchGrid
+    """Finer than that of the patches."""
+    size: tuple[int, ...]
+    """Pixels per axis that are transformed: a tile, `HALO` on its sides, and some more for a fast transform."""
+    weights: tuple[NDArray[np.float32], ...]
+    """Per axis (2, g, width): linear ramps over the overlaps; and ones where a tile alone gives the pixels."""
+
+    @classmethod
+    @lru_cache(maxsize=16)
+    def make(cls, shape: tuple[int, ...], strides: tuple[int, ...], overlaps: tuple[int, ...]) -> Tiling:
+        """Tiles of ``strides + overlaps`` pixels, `strides` apart."""
+        grid = PatchGrid.make(shape, strides, overlaps)
+        size = tuple(scipy.fft.next_fast_len(w + 2 * HALO, real=True) for w in grid.width)
+        weights = tuple(
+            np.stack([ramps(len(starts), w, o), _owned(starts, w, o, n)]).astype(np.float32)
+            for starts, w, o, n in zip(grid.starts, grid.width, overlaps, shape, strict=True)
+        )
+        return cls(grid, size, weights)
+
+    def spread(self, field: Array, patches: PatchGrid, interpolate: bool) -> Array:
+        """Displacement of each tile (n, *counts, ndim) from that of each patch; bicubic, or by splines."""
+        matrices = []
+        for axis, nodes in enumerate(patches.counts):
+            if interpolate:
+                through = AxisBasis.spline(patches.centres[axis], at=self.grid.centres[axis])
+                matrices.append(through.matrix())
+            else:
+                matrices.append(resized(nodes, self.grid.counts[axis]))
+        return along_axes(field, matrices)
+
+
+def ramps(tiles: int, width: int, overlap: int) -> NDArray[np.float64]:
+    """(tiles, width) weights of tiles along an axis: linear over the overlap with a neighbour, from 0 to 1."""
+    overlap = min(overlap, width)
+    weights = np.ones((tiles, width))
+    weights[1:, :overlap] *= np.linspace(0, 1, overlap)
+    weights[:-1, width - overlap :] *= np.linspace(1, 0, overlap)
+    return weights
+
+
+def _owned(starts: tuple[int, ...], width: int, overlap: int, length: int) -> NDArray[np.float64]:
+    """(tiles, width) 1 where a pixel comes from this tile alone: a tile begins half an overlap in."""
+    begins = np.array([0, *(s + overlap // 2 for s in starts[1:]), length])
+    at = np.array(starts)[:, None] + np.arange(width)
+    return ((at >= begins[:-1, None]) & (at < begins[1:, None])).astype(np.float64)
+
+
+def shear(field: Array) -> Array:
+    """How strongly neighbours of a grid (n, *counts, ndim) are pulled apart, pixels, (n,).
+
+    The 75th percentile of the largest differences between neighbours, one per axis of the grid and component.
+    """
+    xp = backend.arrays.xp(field)
+    n, axes = len(field), field.ndim - 2
+    largest = []
+    for axis in range(1, axes + 1):
+        ahead, behind = (slice(None),) * axis + (slice(1, None),), (slice(None),) * axis + (slice(-1),)
+        apart = abs(field[ahead] - field[behind]).reshape(n, -1, field.shape[-1])
+        largest.append(apart.max(axis=1) if apart.shape[1] else xp.zeros((n, field.shape[-1]), np.float32))
+    ordered = xp.sort(xp.concatenate(largest, axis=1), axis=1)
+    at = 0.75 * (ordered.shape[1] - 1)
+    below = int(at)
+    above = min(below + 1, ordered.shape[1] - 1)
+    return ordered[:, below] + np.float32(at - below) * (ordered[:, above] - ordered[:, below])

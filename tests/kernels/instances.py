@@ -55,7 +55,7 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "climb": [(1,), (2,)],
         **{name: [()] for name in ("weigh", "mark_border", "add_power")},
     },
-    "patches.cu": {"gather": [(pixel,) for pixel in PIXELS], "weigh": [()]},
+    "patches.cu": {"gather": [(pixel,) for pixel in PIXELS], "weigh": [()], "settle": [()]},
     "products.cu": {
         name: [(pixel,) for pixel in (*PIXELS, "float64")]
         for name in ("project", "add_samples", "add_squares")
@@ -69,5 +69,6 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "running_percentile": [()],
         "mode_percentile": [()],
     },
+    "tiles.cu": {"cut": [(pixel, axes) for pixel in PIXELS for axes in (2, 3)], "blend": [(2,), (3,)]},
     "onnls.cu": {"nnls_ar2": [("float32",), ("float64",)]},
 }
