@@ -2,6 +2,8 @@
 // Twin: gpucalcium/backend/cpu/patches.py
 #include "common.cuh"
 
+constexpr int SETTLE_ROUNDS = 3;  // the second moves what is said by a tenth of what the first does
+
 // gather<Pixel>: out[t, p, x] = frames[t, corners[p] + x + moves[t]] - offset, or fill[corners[p] + x] where that pixel
 //                is not finite or lies outside
 //   launch   grid ceil(n * patches * w0 * w1 * w2 / blockDim.x), no shared memory
@@ -48,4 +50,47 @@ __global__ void weigh(const float2* __restrict__ spectra, index_t n, index_t pat
     const float2 x = spectra[(patch * all_rows + rows[r]) * columns + k];
     const float2 g = kernels[(patch % patches * kept_rows + r) * width + k];
     out[at] = {x.x * g.x - x.y * g.y, x.x * g.y + x.y * g.x};
+}
+
+// One row of weights times the values of all patches, in order.
+__device__ __forceinline__ float weighed(const float* __restrict__ weights, const float* values, int patches) {
+    double total = 0;
+    for (int q = 0; q < patches; ++q) total += static_cast<double>(weights[q]) * static_cast<double>(values[q]);
+    return static_cast<float>(total);
+}
+
+// settle: out[t, :, a] = at_centres[a] @ shown, where shown[p] is apart[t, p, a], or what within[a] @ shown says of it
+//         where that is more than limit[a, p] away (or where patch p was not seen); the latter SETTLE_ROUNDS times
+//   launch   grid (n, axes), block a multiple of 32, shared 8 * patches bytes
+//   mapping  one block per frame and axis, threads stride over patches
+//   arrays   apart [n, patches, axes] float, seen [n, patches] bool, within and at_centres [axes, patches, patches]
+//            float, limit [axes, patches] float, read; out [n, patches, axes] float, written
+//   needs    patches * 8 bytes of shared memory
+//   numbers  double sums in order of the patches: agrees with the twin to rounding
+//   traffic  n * patches * (8 * axes + 1); the weights are read from L2
+__global__ void settle(const float* __restrict__ apart, const bool* __restrict__ seen, int patches,
+                       const float* __restrict__ within, const float* __restrict__ at_centres,
+                       const float* __restrict__ limit, float* __restrict__ out) {
+    DYNAMIC_SHARED(float, shown);
+    float* const said = shown + patches;
+    const int a = blockIdx.y, axes = gridDim.y;
+    const index_t first = static_cast<index_t>(blockIdx.x) * patches, square = static_cast<index_t>(patches) * patches;
+    for (int p = threadIdx.x; p < patches; p += blockDim.x)
+        shown[p] = seen[first + p] ? apart[(first + p) * axes + a] : 0.0f;
+    __syncthreads();
+    for (int round = 0; round < SETTLE_ROUNDS; ++round) {
+        for (int p = threadIdx.x; p < patches; p += blockDim.x)
+            said[p] = weighed(within + a * square + static_cast<index_t>(p) * patches, shown, patches);
+        __syncthreads();
+        int changed = 0;
+        for (int p = threadIdx.x; p < patches; p += blockDim.x) {
+            const float far = seen[first + p] ? limit[a * patches + p] : 0.0f;
+            const float value = fminf(fmaxf(apart[(first + p) * axes + a], said[p] - far), said[p] + far);
+            changed |= value != shown[p];
+            shown[p] = value;
+        }
+        if (block_sum(changed) == 0) break;  // the whole block
+    }
+    for (int p = threadIdx.x; p < patches; p += blockDim.x)
+        out[(first + p) * axes + a] = weighed(at_centres + a * square + static_cast<index_t>(p) * patches, shown, patches);
 }

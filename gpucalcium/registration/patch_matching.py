@@ -7,7 +7,7 @@ filter is cut out of it. docs/theory/registration.md has the derivation.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -16,13 +16,11 @@ from scipy.ndimage import correlate
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, fourier
-from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise, multiplicity, taper
+from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise, multiplicity
 from gpucalcium.registration.patches import PatchGrid
+from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
-MARGIN_SHARE, TAPER_SHARE = (
-    0.0,
-    0.1,
-)  # of the side of a patch: a patch is read where the frame lies, so little wraps
+TAPER_SHARE = 0.1  # of the side of a patch, at either end; no margin: a patch is read where the frame lies
 INFORMATION_KEPT = 0.99  # of what all patches tell of their place
 
 
@@ -32,6 +30,18 @@ class LocatedPatches(Located):
 
     field: Array
     """(n, *counts, ndim) float32, total displacement to be applied at the centre of each patch."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the patches of frames show, each for itself; arrays on the device of the frames."""
+
+    whole: Located
+    """The frames."""
+    apart: Array
+    """(n, n_patches, ndim) float32, displacement beside that of the frame; 0 where nothing is seen."""
+    seen: Array
+    """(n, n_patches) bool, whether there is anything of the template in it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class PatchMatcher:
     """(n_patches, b1, b2[, b3]) as `Matcher.kernel`, of each patch; zero where there is nothing to be found."""
     bias: NDArray[np.float32]
     """(n_patches, ndim) where each patch of the template finds itself."""
+    smoothness: Smoothness
+    """What patches tell of each other."""
 
     @classmethod
     def make(
@@ -76,10 +88,24 @@ class PatchMatcher:
         found = peaks > 0
         scale = np.where(found, 1 / np.where(found, peaks, 1), 0).astype(np.float32)
         kernels *= scale.reshape(-1, *(1,) * len(grid.shape))
-        return cls(rigid, grid, deviation, kernels, bias * found[:, None])
+        alone = Smoothness.none(grid.n, len(grid.shape))
+        return cls(rigid, grid, deviation, kernels, bias * found[:, None], alone)
+
+    def taught(self, shown: Shown, noise: Noise) -> PatchMatcher:
+        """The same with what patches tell of each other, as learned from some frames."""
+        evidence = Evidence.of(
+            self.rigid.fill.astype(np.float64), self.kernels, self.grid, noise, TAPER_SHARE
+        )
+        good = ~backend.to_numpy(shown.whole.empty)
+        apart = backend.to_numpy(shown.apart)[good].astype(np.float64)
+        return replace(self, smoothness=Smoothness.learned(apart, evidence, self.grid))
 
     def locate(self, frames: Array) -> LocatedPatches:
         """Displacement that moves each patch of `frames` (n, d1, d2[, d3]), of any dtype, onto the template."""
+        return self.settle(self.show(frames))
+
+    def show(self, frames: Array) -> Shown:
+        """What the patches of `frames` show, each for itself."""
         xp = backend.arrays.xp(frames)
         whole = self.rigid.locate(frames)
         moves = xp.round(-whole.shifts).astype(np.int32)
@@ -93,19 +119,30 @@ class PatchMatcher:
             xp.asarray(self.kernels),
             _searched(self.deviation, self.grid.width),
         )
-        at = whole.shifts[:, None, :]
-        apart = xp.asarray(self.bias) - offsets - moves[:, None, :].astype(np.float32) - at
+        apart = (
+            xp.asarray(self.bias) - offsets - moves[:, None, :].astype(np.float32) - whole.shifts[:, None, :]
+        )
         seen = (peaks >= NO_SIGNAL) & ~whole.empty[:, None]
-        most = xp.asarray(np.array(self.deviation, np.float32))
-        beyond = ((abs(apart) > most).any(axis=2) & seen).any(axis=1)
-        field = at + xp.clip(apart, -most, most) * seen[:, :, None]
+        return Shown(whole, apart * seen[:, :, None], seen)
+
+    def settle(self, shown: Shown) -> LocatedPatches:
+        """The displacement field of frames, from what their patches show."""
+        whole, xp = shown.whole, backend.arrays.xp(shown.apart)
+        learned, most = self.smoothness, xp.asarray(np.array(self.deviation, np.float32))
+        apart = backend.wing(shown.apart).patches.settle(
+            xp.clip(shown.apart, -most, most),
+            shown.seen,
+            *(xp.asarray(x) for x in (learned.within, learned.at_centres, learned.limit)),
+        )
+        beyond = (abs(apart) > most).any(axis=2).any(axis=1)
+        field = whole.shifts[:, None, :] + xp.clip(apart, -most, most) * ~whole.empty[:, None, None]
         return LocatedPatches(
             whole.shifts,
             whole.peaks,
             whole.missing,
             whole.clamped | beyond,
             whole.empty,
-            (field + np.float32(0)).reshape(len(frames), *self.grid.counts, -1),
+            (field + np.float32(0)).reshape(-1, *self.grid.counts, field.shape[-1]),
         )
 
 
@@ -125,9 +162,7 @@ def _kernels(
         image = correlate(image, high_pass, mode="reflect")
     whitened = scipy.fft.irfftn(scipy.fft.rfftn(image - image.mean()) * noise.weight, s=image.shape)
     whitened /= noise.deviation
-    inside = np.ones(())
-    for w in grid.width:
-        inside = np.multiply.outer(inside, taper(w, MARGIN_SHARE * w, TAPER_SHARE * w))
+    inside = patch_window(grid.width, TAPER_SHARE)
     axes = tuple(range(1, image.ndim + 1))
     cut = np.stack([whitened[patch] * inside for patch in grid.slices])
     cut -= inside * (cut.sum(axis=axes, keepdims=True) / inside.sum())

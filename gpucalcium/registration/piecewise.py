@@ -16,11 +16,12 @@ from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.registration.apply import displace_field
 from gpucalcium.registration.journal import Journal
 from gpucalcium.registration.patch_matching import LocatedPatches, PatchMatcher
+from gpucalcium.registration.patch_template import first_patch_matcher
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.record import SweepRecord
 from gpucalcium.registration.rigid import RigidParams, RigidResult, check_bound, median_of, register_rigid
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
-from gpucalcium.registration.template import first_matcher, sample_of
+from gpucalcium.registration.template import sample_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,11 @@ class PiecewiseParams:
         """Largest distance of a patch's shift from the frame's, per axis."""
         d = self.max_deviation_rigid
         return tuple(0.0 if m == 0 else float(m if d is None else d) for m in self.rigid.max_shifts)
+
+    def how(self) -> dict[str, Any]:
+        """Options of `displace_field` beside border and offset."""
+        tiles = {"upsample": self.upsample_factor_grid, "strides": self.strides, "overlaps": self.overlaps}
+        return {"fourier": self.fourier, "interpolate": self.shifts_interpolate, **tiles}
 
     def splits(self, frames: int) -> list[range]:
         """Near-equal, consecutive ranges of frames."""
@@ -143,8 +149,8 @@ def register_piecewise(
     if template is None:
         first = register_rigid(source, params.rigid, journal=journal)
         template = first.template
-    finder = _first_finder(source, params, grid, template)
-    move = partial(move_patches, grid=grid, **_options(params))
+    finder = _first_finder(source, params, grid, template, given=first is None)
+    move = partial(move_patches, grid=grid, **params.how())
     sweep = Sweep(source, move, border=params.border, fourier=params.fourier, offset=offset)
     splits = params.splits(len(source))
     kept = sink is None and out is None
@@ -163,39 +169,35 @@ def register_piecewise(
     )
 
 
-def move_patches(
-    frames: Array, found: LocatedPatches, *, grid: PatchGrid, fourier: bool, **how: Any
-) -> Array:
+def move_patches(frames: Array, found: LocatedPatches, *, grid: PatchGrid, **how: Any) -> Array:
     """Frames displaced patch by patch; options as in `displace_field`."""
-    if fourier:
-        how["fourier"] = True
     return displace_field(frames, found.field, grid, **how)
 
 
-def _options(params: PiecewiseParams) -> dict[str, Any]:
-    """What `displace_field` is told beside the border."""
-    if not params.fourier:
-        return {"interpolate": params.shifts_interpolate}
-    return {
-        "interpolate": params.shifts_interpolate,
-        "upsample": params.upsample_factor_grid,
-        "strides": params.strides,
-        "overlaps": params.overlaps,
-    }
-
-
 def _first_finder(
-    source: FrameSource, params: PiecewiseParams, grid: PatchGrid, template: NDArray[np.float32]
+    source: FrameSource,
+    params: PiecewiseParams,
+    grid: PatchGrid,
+    template: NDArray[np.float32],
+    *,
+    given: bool,
 ) -> PatchMatcher:
-    """The template's filters, by the noise of a sample of frames."""
+    """Filters made from a sample of frames; `template` stays as it is if it was given."""
     image = np.asarray(backend.to_numpy(template), np.float32)
     if image.shape != source.shape[1:]:
         raise ArrayShapeError(
             f"template has shape {image.shape}, the movie's frames {source.shape[1:]}: they must agree"
         )
-    bound, high_pass = check_bound(source, params.rigid.max_shifts), params.rigid.high_pass()
-    rigid, noise = first_matcher(sample_of(source), bound, template=image, high_pass=high_pass)
-    return PatchMatcher.make(rigid, grid, params.deviation(), noise, high_pass)
+    bound = check_bound(source, params.rigid.max_shifts)
+    return first_patch_matcher(
+        sample_of(source),
+        bound,
+        grid,
+        params.deviation(),
+        image,
+        keep=given,
+        high_pass=params.rigid.high_pass(),
+    )
 
 
 def _drawn(splits: int, params: PiecewiseParams) -> list[int]:

@@ -52,15 +52,15 @@ def first_matcher(
         No pixel of the sample is a number.
     """
     given = None if template is None else whole(template)
-    image = whole(_mean_and_variance(sample)[0]) if given is None else given
-    power = _mean_power(sample, image)
+    image = whole(mean_and_variance(sample)[0]) if given is None else given
+    power = mean_power(sample, image)
     noise = Noise.unknown(power, image.shape)
     for _ in range(ROUNDS):
         found = Matcher.make(image, bound, noise, high_pass).locate(sample)
         shifts = found.shifts
         if given is None:  # the template's place is the middle of where the frames were
             shifts = shifts - shifts.mean(axis=0)
-        mean, variance = _mean_and_variance(displace(sample, shifts))
+        mean, variance = mean_and_variance(displace(sample, shifts))
         mean = whole(mean)
         noise = Noise.measured(
             power, mean.astype(np.float64) - mean.mean(dtype=np.float64), variance, len(sample)
@@ -69,7 +69,8 @@ def first_matcher(
     return Matcher.make(image, bound, noise, high_pass), noise
 
 
-def _mean_power(sample: Array, image: NDArray[np.float32]) -> NDArray[np.float64]:
+def mean_power(sample: Array, image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of the tapered frames of a sample, on the grid of rfftn; `image` stands for missing pixels."""
     xp, offset = backend.arrays.xp(sample), float(image.mean(dtype=np.float64))
     taper = window(image.shape, (0,) * image.ndim).astype(np.float32)
     total = backend.wing(sample).registration.power(
@@ -78,7 +79,7 @@ def _mean_power(sample: Array, image: NDArray[np.float32]) -> NDArray[np.float64
     return backend.to_numpy(total) / len(sample)
 
 
-def _mean_and_variance(frames: Array) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def mean_and_variance(frames: Array) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Over time, of the pixels that are finite numbers; NaN and 0 where there are none."""
     xp, registration = backend.arrays.xp(frames), backend.wing(frames).registration
     shape = frames.shape[1:]

@@ -11,9 +11,10 @@ from gpucalcium.backend.cuda._launch import kernel
 from gpucalcium.backend.cuda._peak import find_peaks, search_plan
 from gpucalcium.backend.stencils import compiled_dtype
 
-THREADS = 256
+THREADS, WARP = 256, 32
 _gather = kernel("patches.cu", "gather")
 _weigh = kernel("patches.cu", "weigh")
+_settle = kernel("patches.cu", "settle")
 
 
 def locate_patches(
@@ -37,6 +38,23 @@ def locate_patches(
     spectra = cp.fft.rfftn(gathered, axes=tuple(range(2, gathered.ndim)))
     offsets, peaks = find_peaks(_products(spectra, kernels, plan), plan)
     return offsets.reshape(n, patches, -1), peaks.reshape(n, patches)
+
+
+def settle(apart: Array, seen: Array, within: Array, at_centres: Array, limit: Array) -> Array:
+    """Displacements of patches, combined with what their neighbours show.
+
+    Parameters and result as the twin says.
+    """
+    n, patches, axes = apart.shape
+    out = cp.empty(apart.shape, cp.float32)
+    _settle(
+        (),
+        blocks=(n, axes),
+        threads=min(THREADS, -(-patches // WARP) * WARP),
+        args=(apart, seen, np.int32(patches), within, at_centres, limit, out),
+        shared=8 * patches,
+    )
+    return out
 
 
 def _gathered(
