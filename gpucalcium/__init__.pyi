@@ -9,6 +9,7 @@ from .cnmf.estimates import Estimates as Estimates
 from .cnmf.params import CNMFParams as CNMFParams
 from .cnmf.storage import load_CNMF as load_CNMF
 from .deconvolution import constrained_foopsi as constrained_foopsi
+from .deconvolution import infer_spikes as infer_spikes
 from .images import correlation_pnr as correlation_pnr
 from .images import local_correlations as local_correlations
 from .images import max_correlation_image as max_correlation_image

@@ -144,6 +144,8 @@ def test_works_on_traces(wing, name):
             is_finite(gpucalcium.deconvolution.get_noise_fft(wing.put(noisy))[0])
         case "deconvolution.constrained_foopsi":
             is_finite(gpucalcium.constrained_foopsi(wing.put(noisy), p=1)[0])
+        case "deconvolution.infer_spikes":
+            is_finite(gpucalcium.infer_spikes(wing.put(noisy), 20.0).rate)
         case "cnmf.dff.detrend_df_f":
             is_finite(gpucalcium.detrend_df_f(A, b, C, f, frames_window=20))
         case "cnmf.merging.merge_components":

@@ -39,6 +39,7 @@ CAPABILITIES: dict[str, Capability] = {
     "deconvolution.movie_noise": Capability(),
     "deconvolution.get_noise_fft": Capability(movie=False),
     "deconvolution.constrained_foopsi": Capability(movie=False),
+    "deconvolution.infer_spikes": Capability(movie=False),
     "cnmf.dff.detrend_df_f": Capability(movie=False),
     "cnmf.initialization.initialize_components": Capability(streaming=False),
     "cnmf.spatial.update_spatial_components": Capability(),

@@ -4,12 +4,15 @@ from gpucalcium.deconvolution.foopsi import constrained_foopsi
 from gpucalcium.deconvolution.noise import GetSn, axcov, get_noise_fft, get_noise_welch, movie_noise
 from gpucalcium.deconvolution.oasis import constrained_oasisAR1, oasisAR1
 from gpucalcium.deconvolution.oasis_ar2 import constrained_oasisAR2
+from gpucalcium.deconvolution.spikes import SpikeInference, SpikeSettings, infer_spikes
 from gpucalcium.deconvolution.streaming import OASIS
 from gpucalcium.deconvolution.time_constants import estimate_parameters, estimate_time_constant
 
 __all__ = [
     "GetSn",
     "OASIS",
+    "SpikeInference",
+    "SpikeSettings",
     "axcov",
     "constrained_foopsi",
     "constrained_oasisAR1",
@@ -18,6 +21,7 @@ __all__ = [
     "estimate_time_constant",
     "get_noise_fft",
     "get_noise_welch",
+    "infer_spikes",
     "movie_noise",
     "oasisAR1",
 ]
