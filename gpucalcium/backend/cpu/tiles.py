@@ -47,8 +47,9 @@ def cut_tiles(
     shifts[..., 3 - len(starts) :] = moves.reshape(n, *counts, -1)
     volumes = frames.reshape(n, *lead, *frames.shape[1:])
     cut = tiles.reshape(n, *counts, *lead, *size)
+    first = at[0], at[1], at[2]
     mode = fourier.BORDERS.index(border)
-    share(n, lambda a, b: _cut(volumes[a:b], shifts[a:b], *at, mode, cut[a:b]))
+    share(n, lambda a, b: _cut(volumes[a:b], shifts[a:b], first, mode, cut[a:b]))
     return tiles
 
 
@@ -101,48 +102,49 @@ def blend_tiles(
     ramps = (*(np.ones((weights[0].shape[0], 1, 1), np.float32) for _ in lead), *weights)
     parts = tiles.reshape(n, *counts, *lead, *tiles.shape[1 + len(shape) :])
     frames, mode = out.reshape(n, *lead, *shape), fourier.BORDERS.index(border)
+    first = at[0], at[1], at[2]
     share(
         n,
         lambda a, b: _blend(
-            parts[a:b], moves[a:b], *at, halos, ramps, kind[a:b], fill[a:b], mode, frames[a:b]
+            parts[a:b], moves[a:b], first, halos, ramps, kind[a:b], fill[a:b], mode, frames[a:b]
         ),
     )
     return out
 
 
 @nb.njit(nogil=True, cache=True)
-def _cut(frames, moves, starts0, starts1, starts2, border, tiles):
+def _cut(frames, moves, starts, border, tiles):
     n, d0, d1, d2 = frames.shape
     columns = np.empty(tiles.shape[6], np.int64)
     for t in range(n):
-        for a in range(len(starts0)):
-            for b in range(len(starts1)):
-                for c in range(len(starts2)):
+        for a in range(len(starts[0])):
+            for b in range(len(starts[1])):
+                for c in range(len(starts[2])):
                     move, tile = moves[t, a, b, c], tiles[t, a, b, c]
                     for k in range(len(columns)):
-                        columns[k] = _inside(starts2[c] + k - move[2], d2, border)
+                        columns[k] = _inside(starts[2][c] + k - move[2], d2, border)
                     for i in range(tile.shape[0]):
-                        plane = frames[t, _inside(starts0[a] + i - move[0], d0, border)]
+                        plane = frames[t, _inside(starts[0][a] + i - move[0], d0, border)]
                         for j in range(tile.shape[1]):
-                            source = plane[_inside(starts1[b] + j - move[1], d1, border)]
+                            source = plane[_inside(starts[1][b] + j - move[1], d1, border)]
                             for k in range(len(columns)):
                                 tile[i, j, k] = source[columns[k]]
 
 
 @nb.njit(nogil=True, cache=True)
-def _blend(tiles, moves, starts0, starts1, starts2, halos, ramps, kind, fill, border, out):
+def _blend(tiles, moves, starts, halos, ramps, kind, fill, border, out):
     n, d0, d1, d2 = out.shape
     total = np.empty((d0, d1, d2), np.float32)
     for t in range(n):
         out[t] = 0
         total[:] = 0
-        for a in range(len(starts0)):
-            for b in range(len(starts1)):
-                for c in range(len(starts2)):
+        for a in range(len(starts[0])):
+            for b in range(len(starts[1])):
+                for c in range(len(starts[2])):
                     _add_tile(
                         tiles[t, a, b, c],
                         moves[t, a, b, c],
-                        (starts0[a], starts1[b], starts2[c]),
+                        (starts[0][a], starts[1][b], starts[2][c]),
                         halos,
                         (ramps[0][kind[t], a], ramps[1][kind[t], b], ramps[2][kind[t], c]),
                         border,
