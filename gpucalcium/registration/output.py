@@ -53,9 +53,9 @@ class Output:
         self._file = file
 
     def prepare(self, frames: Array) -> Array:
-        """Frames (n, d1, d2[, d3]) on the device as `sink` may take them, (n, pixels), where the device does it best.
+        """Frames (n, d1, d2[, d3]) on a device as they may be written too, (n, pixels), where the device does that best.
 
-        Optional: it saves the host the conversion and the transposition, and the bus the bytes of narrow dtypes.
+        It saves the host the conversion and the transposition, and the bus the bytes of narrow dtypes.
         """
         return self._file.prepare(frames)
 
