@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
@@ -93,22 +95,46 @@ def displace_field(
         pixels take the mean of their tile.
     """
     if not fourier:
-        xp = backend.arrays.xp(frames)
-        spread = bases(grid.shape, grid.centres, interpolate)
-        return backend.wing(frames).field.warp_field(
-            frames,
-            along_axes(field, [axis.coefficients for axis in spread]),
-            tuple(xp.asarray(axis.first) for axis in spread),
-            tuple(xp.asarray(axis.weights) for axis in spread),
-            offset,
-            border,
-        )
+        return warp(frames, field, grid.centres, border=border, interpolate=interpolate, offset=offset)
+    tiling = tiles_of(grid, upsample=upsample, strides=strides, overlaps=overlaps)
+    return shift_tiles(frames, tiling.spread(field, grid, interpolate), tiling, border=border, offset=offset)
+
+
+def tiles_of(
+    grid: PatchGrid,
+    *,
+    upsample: int = 4,
+    strides: tuple[int, ...] | None = None,
+    overlaps: tuple[int, ...] | None = None,
+) -> Tiling:
+    """The tiles that `displace_field` shifts by Fourier transform where patches lie as in `grid`; options as there."""
     strides = strides or tuple(
         s[1] - s[0] if len(s) > 1 else w for s, w in zip(grid.starts, grid.width, strict=True)
     )
     overlaps = overlaps or tuple(w - s for w, s in zip(grid.width, strides, strict=True))
-    tiling = Tiling.make(grid.shape, tuple(max(1, round(s / upsample)) for s in strides), tuple(overlaps))
-    return shift_tiles(frames, tiling.spread(field, grid, interpolate), tiling, border=border, offset=offset)
+    return Tiling.make(grid.shape, tuple(max(1, round(s / upsample)) for s in strides), tuple(overlaps))
+
+
+def warp(
+    frames: Array,
+    field: Array,
+    centres: Sequence[Sequence[float] | NDArray],
+    *,
+    border: str = "nan",
+    interpolate: bool = False,
+    offset: float = 0.0,
+) -> Array:
+    """`displace_field` by interpolation, for patches around any `centres`: per axis, rising, pixels."""
+    xp = backend.arrays.xp(frames)
+    spread = bases(frames.shape[1:], centres, interpolate)
+    return backend.wing(frames).field.warp_field(
+        frames,
+        along_axes(field, [axis.coefficients for axis in spread]),
+        tuple(xp.asarray(axis.first) for axis in spread),
+        tuple(xp.asarray(axis.weights) for axis in spread),
+        offset,
+        border,
+    )
 
 
 def shift_tiles(

@@ -69,13 +69,18 @@ class AxisBasis:
 
 
 def bases(
-    shape: tuple[int, ...], centres: Sequence[NDArray[np.float64]], interpolate: bool
+    shape: tuple[int, ...], centres: Sequence[Sequence[float] | NDArray], interpolate: bool
 ) -> tuple[AxisBasis, ...]:
     """Per axis, how a field on patches around `centres` is spread over frames of `shape`."""
+    return _bases(tuple(shape), tuple(tuple(map(float, c)) for c in centres), interpolate)
+
+
+@lru_cache(maxsize=16)
+def _bases(
+    shape: tuple[int, ...], centres: tuple[tuple[float, ...], ...], interpolate: bool
+) -> tuple[AxisBasis, ...]:
     if interpolate:
-        return tuple(
-            AxisBasis.spline(np.asarray(c, float), np.arange(n)) for c, n in zip(centres, shape, strict=True)
-        )
+        return tuple(AxisBasis.spline(np.array(c), np.arange(n)) for c, n in zip(centres, shape, strict=True))
     return tuple(AxisBasis.stretched(len(c), n) for c, n in zip(centres, shape, strict=True))
 
 
