@@ -1,5 +1,13 @@
 from . import backend as backend
+from . import cnmf as cnmf
+from . import deconvolution as deconvolution
 from . import errors as errors
+from . import images as images
+from . import movies as movies
+from . import plotting as plotting
+from . import registration as registration
+from . import report as report
+from . import rois as rois
 from . import simulate as simulate
 from .backend import limit as limit
 from .backend import use as use
