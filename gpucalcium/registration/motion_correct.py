@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate
 
-from gpucalcium import backend
 from gpucalcium.backend import FrameSource
-from gpucalcium.errors import MovieShapeError, MovieValueError, NotSupportedError, ParameterError
-from gpucalcium.movies import open_movie
-from gpucalcium.movies.chain import Chain, Selection
+from gpucalcium.errors import MissingExtraError, ParameterError
+from gpucalcium.movies.chain import Chain
 from gpucalcium.movies.movie import movie
-from gpucalcium.registration.registered import RegisteredMovie, map_writer
-from gpucalcium.registration.rigid import BORDERS, RigidParams, RigidResult, register_rigid
+from gpucalcium.registration.apply import tiles_of
+from gpucalcium.registration.motion_fields import MotionFields
+from gpucalcium.registration.piecewise import PiecewiseParams, PiecewiseResult, register_piecewise
+from gpucalcium.registration.recordings import lowest_value, stems
+from gpucalcium.registration.registered import RegisteredMovie
+from gpucalcium.registration.rigid import RigidParams, RigidResult, register_rigid
+from gpucalcium.registration.saving import Result, in_sequence
 from gpucalcium.registration.sweep import FrameQuality
 
 log = logging.getLogger(__name__)
 
-FRAMES_FOR_MINIMUM = 400
-PIECEWISE = "piecewise-rigid registration is not part of this version, which registers whole frames: use pw_rigid=False"
 
-
-class MotionCorrect:
+class MotionCorrect(MotionFields):
     """Motion correction of one or several recordings of a field of view.
 
     Parameters
     ----------
     fname : path, array, source; list of these; tuple of paths
         A list is several recordings, registered in sequence to templates that follow on from each other; a tuple
-        is one recording whose frames lie in several files.
+        is one recording whose frames lie in several files. One channel of several: ``open_movie(path, channel=1)``.
     min_mov : float, optional
         Subtracted from the saved movie (`nonneg_movie`); default: the minimum of the first 400 frames.
     dview
@@ -47,15 +46,20 @@ class MotionCorrect:
         every axis; a third axis without a value takes the last one, as far as its length allows.
     niter_rig : int
         Passes; each uses the template of the one before. 0: shifts from the first template, which is not updated.
-    splits_rig : int or None
-        Temporal splits, one template each; None: ``max(T // num_frames_split, 1)``.
-    num_splits_to_process_rig : int or None
+    splits_rig, splits_els : int or None
+        Temporal splits of rigid and of piecewise registration, one template each, at most one per frame; None:
+        ``max(T // num_frames_split, 1)``.
+    num_splits_to_process_rig, num_splits_to_process_els : int or None
         Make templates from this many splits only, drawn at random (`seed`). All frames are registered in the end.
-    strides, overlaps, splits_els, num_splits_to_process_els, upsample_factor_grid, max_deviation_rigid,
-    shifts_interpolate
-        Of piecewise registration, which raises `NotSupportedError`.
+    strides, overlaps : tuple of int, pixels
+        Piecewise: patches are ``strides + overlaps`` wide and `strides` apart. As with `max_shifts`, one number is
+        taken for every axis, and a third axis takes the last.
+    upsample_factor_grid : int
+        Piecewise with ``shifts_opencv=False``: the grid that moves is this many times finer than that of the patches.
+    max_deviation_rigid : int or None, pixels
+        Largest difference of a patch's shift from that of the whole frame; 0: none, None: `max_shifts`.
     shifts_opencv : bool
-        True: bicubic interpolation; False: shift by Fourier transform. Volumes always use the latter.
+        True: bicubic interpolation; False: shift by Fourier transform. Rigid shifts of volumes always use the latter.
     nonneg_movie : bool
         Save the movie minus `min_mov`; not done in one-photon mode.
     gSig_filt : tuple of int or int, optional
@@ -65,84 +69,51 @@ class MotionCorrect:
     border_nan : True, 'copy', 'min' or False
         Pixels that came in from outside: NaN, nearest line inside, minimum of the frame, or the reflection.
     pw_rigid : bool
-        True raises `NotSupportedError`.
+        What `motion_correct` does: True piecewise, False rigid registration.
     num_frames_split : int
-        Length of a split where `splits_rig` is None, at least 10.
+        Length of a split where their number is None, at least 10.
     var_name_hdf5 : str
         Data set in HDF5 files.
     is3D : bool
         The movie is (T, d1, d2, d3).
     indices : tuple of slices
         Part of the field of view to work on.
+    shifts_interpolate : bool
+        Piecewise: True draws the displacement between the true centres of patches as a cubic spline; False stretches
+        the grid over the frame, linearly.
+    save_format : {'mmap', 'hdf5', 'zarr', 'tiff'}
+        What files registered movies are saved in.
+    save_dtype : {'float32', 'float16', 'int16', 'uint16'}
+        What they hold; memory maps float32 only. Integers are rounded and kept within their range, which is told if
+        it changes a value, and NaN becomes 0 (see `border_nan`).
+    resume : bool
+        Keep a journal of the work beside the files it makes; after the process was killed, the same call goes on
+        where it ended, with the same bits in the end. It starts anew, and says so, if a recording, a setting or the
+        template is another. Files appear once all recordings are done.
     seed : int
         Of the random choice of splits.
 
     Attributes
     ----------
     shifts_rig : list of tuples
-        Displacement applied to each frame, pixels, axis order; all recordings in sequence.
-    templates_rig, total_template_rig
+        Displacement applied to each frame, pixels, axis order; all recordings in sequence. Of piecewise registration
+        the part that all patches of a frame have in common.
+    x_shifts_els, y_shifts_els, z_shifts_els : list of (patches,) arrays
+        Displacement applied to each patch along axis 0, 1 and 2 (empty for images), a frame each, patches in C order
+        over the grid.
+    coord_shifts_els : list of lists of tuples
+        Place in the grid of each of these patches, a frame each.
+    templates_rig, total_template_rig, templates_els, total_template_els
         Mean registered image of each split, and their median (one-photon mode: filtered).
-    fname_tot_rig, mmap_file : list of str or None
-        Memory maps written, ``<stem>_rig__d1_<rows>_..._order_F_frames_<T>.mmap``, one per recording.
+    fname_tot_rig, fname_tot_els, mmap_file : list of str or None
+        Files written, one per recording: ``<stem>_rig__d1_<rows>_..._order_F_frames_<T>.mmap`` and
+        ``<stem>_els__...``, or with the extension of `save_format`, among the temporary files (GPUCALCIUM_TEMP);
+        `mmap_file` is of the registration that came last.
     border_to_0 : int
         Largest shift, rounded up.
     frame_quality : FrameQuality
         Peak height and flags of each frame.
     """
-
-    def __init__(
-        self,
-        fname: Any,
-        min_mov: float | None = None,
-        dview: Any = None,
-        max_shifts: Sequence[int] | int = (6, 6),
-        niter_rig: int = 1,
-        splits_rig: int | None = 14,
-        num_splits_to_process_rig: int | None = None,
-        strides: Sequence[int] = (96, 96),
-        overlaps: Sequence[int] = (32, 32),
-        splits_els: int = 14,
-        num_splits_to_process_els: int | None = None,
-        upsample_factor_grid: int = 4,
-        max_deviation_rigid: int = 3,
-        shifts_opencv: bool = True,
-        nonneg_movie: bool = True,
-        gSig_filt: Sequence[int] | int | None = None,
-        use_cuda: bool = False,
-        border_nan: bool | str = True,
-        pw_rigid: bool = False,
-        num_frames_split: int = 80,
-        var_name_hdf5: str = "mov",
-        is3D: bool = False,
-        indices: Any = (slice(None, None, None), slice(None, None, None)),
-        *,
-        shifts_interpolate: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self.fname = fname if isinstance(fname, list) else [fname]
-        if not self.fname:
-            raise ParameterError("fname is an empty list: name at least one recording")
-        self.min_mov, self.dview, self.seed = min_mov, dview, seed
-        self.max_shifts, self.niter_rig, self.splits_rig = max_shifts, niter_rig, splits_rig
-        self.num_splits_to_process_rig, self.num_frames_split = num_splits_to_process_rig, num_frames_split
-        self.strides, self.overlaps, self.splits_els = strides, overlaps, splits_els
-        self.num_splits_to_process_els, self.upsample_factor_grid = (
-            num_splits_to_process_els,
-            upsample_factor_grid,
-        )
-        self.max_deviation_rigid, self.pw_rigid = max_deviation_rigid, pw_rigid
-        self.shifts_interpolate = shifts_interpolate
-        self.shifts_opencv, self.nonneg_movie, self.gSig_filt = shifts_opencv, nonneg_movie, gSig_filt
-        self.use_cuda, self.border_nan, self.is3D = use_cuda, border_nan, is3D
-        self.var_name_hdf5, self.indices = var_name_hdf5, indices
-        self.shifts_rig: list[tuple[float, ...]] = []
-        self.templates_rig: list[NDArray[np.float32]] = []
-        self.total_template_rig: NDArray[np.float32] | None = None
-        self.fname_tot_rig: list[str | None] = []
-        self.mmap_file: list[str | None] = []
-        self.border_to_0 = 0
-        self.frame_quality: FrameQuality | None = None
 
     def motion_correct(self, template: NDArray | None = None, save_movie: bool = False) -> MotionCorrect:
         """Find the shifts of all recordings; with `save_movie` also write the registered movies.
@@ -152,7 +123,7 @@ class MotionCorrect:
         template : (d1, d2[, d3]) array, optional
             Register to this image, which is never updated.
         save_movie : bool
-            Write a float32 memory map per recording, whole or not at all.
+            Write each registered recording into a file, as `save_format` and `save_dtype` say.
 
         Returns
         -------
@@ -160,48 +131,70 @@ class MotionCorrect:
 
         Raises
         ------
-        NotSupportedError
-            ``pw_rigid=True``.
         ParameterError, MovieShapeError, ArrayShapeError, MovieValueError
             Settings that do not fit the movie; a movie without a number in it.
         """
         if self.pw_rigid:
-            return self.motion_correct_pwrigid(save_movie=save_movie, template=template)
+            return self.motion_correct_pwrigid(save_movie, template)
         return self.motion_correct_rigid(template, save_movie)
-
-    def motion_correct_pwrigid(
-        self, save_movie: bool = True, template: NDArray | None = None, show_template: bool = False
-    ) -> MotionCorrect:
-        """Not part of this version; raises `NotSupportedError`."""
-        raise NotSupportedError(PIECEWISE)
 
     def motion_correct_rigid(
         self, template: NDArray | None = None, save_movie: bool = False
     ) -> MotionCorrect:
-        """`motion_correct` without looking at `pw_rigid`."""
-        with self._device():
-            sources = [self._open(name) for name in self.fname]
-            params = self._params(sources[0])
-            if self.min_mov is None:
-                self.min_mov = _minimum(sources[0], params)
-            offset = float(self.min_mov) if self.nonneg_movie and params.gSig_filt is None else 0.0
-            current = template
-            results: list[RigidResult] = []
-            names: list[str | None] = []
-            for source, base in zip(sources, self._bases(), strict=True):
-                result, name = _register(source, params, current, offset, base if save_movie else None)
-                results.append(result)
-                names.append(name)
-                current = result.template if template is None else template
-        self._keep(results, names, params)
+        """`motion_correct` without looking at `pw_rigid`: one displacement per frame."""
+        with self.on_device():
+            sources = self.open(self.fname)
+            params = self.rigid_params(sources[0].shape[1:])
+            register = partial(register_rigid, params=params)
+            results, names = self._in_sequence(
+                register, sources, params, template, save_movie, "_rig_", "rigid registration"
+            )
+        self.fname_tot_rig = self.mmap_file = names
+        self._field = self._grid = None
+        self._keep_rigid(results, params)
+        shifts = np.concatenate([r.shifts for r in results])
+        self._keep(shifts, shifts, [r.quality for r in results])
+        return self
+
+    def motion_correct_pwrigid(
+        self, save_movie: bool = True, template: NDArray | None = None, show_template: bool = False
+    ) -> MotionCorrect:
+        """`motion_correct` without looking at `pw_rigid`: one displacement per frame and patch.
+
+        Parameters
+        ----------
+        save_movie, template
+            As in `motion_correct`. Without a template the first recording is registered rigidly before, for one.
+        show_template : bool
+            Draw the updated template with Matplotlib.
+
+        Raises
+        ------
+        MissingExtraError
+            Matplotlib is not installed.
+        """
+        with self.on_device():
+            sources = self.open(self.fname)
+            params = self.piecewise_params(sources[0].shape[1:])
+            register = partial(register_piecewise, params=params)
+            results, names = self._in_sequence(
+                register, sources, params, template, save_movie, "_els_", "piecewise registration"
+            )
+        self.fname_tot_els = self.mmap_file = names
+        self._keep_rigid([r.rigid for r in results if r.rigid is not None], params.rigid)
+        field = self._keep_piecewise(results, params)
+        self._keep(np.concatenate([r.shifts for r in results]), field, [r.quality for r in results])
+        if show_template and self.total_template_els is not None:
+            _show(self.total_template_els)
         return self
 
     def registered_movie(self) -> RegisteredMovie:
-        """The recordings with their shifts, as one source of frames that displaces what is read; nothing is written.
+        """The recordings with what displaces them, as one source of frames that displaces what is read.
 
-        Values are those of the recording: `min_mov` is not subtracted.
+        Nothing is written: a later stage streams from it, on the device where it works. Values are those of the
+        recording: `min_mov` is not subtracted.
         """
-        return self._registered([self._open(name) for name in self.fname])
+        return self._registered(self.fname, self._field is not None, fourier=not self.shifts_opencv)
 
     def apply_shifts_movie(
         self,
@@ -214,11 +207,13 @@ class MotionCorrect:
     ) -> movie | str:
         """Apply the shifts found to another recording of the same length (another channel, say).
 
+        Rigid shifts are applied as they were found; piecewise ones always by interpolation.
+
         Parameters
         ----------
         fname : path, array, source, or list of these
         rigid_shifts : bool, optional
-            False asks for piecewise shifts and raises `NotSupportedError`.
+            One displacement per frame, or one per patch; default: as in the registration that came last.
         save_memmap : bool
             Write a memory map, in bounded memory, and return its name; else return the movie.
         save_base_name : str
@@ -234,130 +229,111 @@ class MotionCorrect:
 
         Raises
         ------
-        NotSupportedError, ParameterError, ArrayShapeError
-            Piecewise shifts asked for; nothing found yet; another number of frames.
+        ParameterError, ArrayShapeError
+            No such shifts found yet; another number of frames.
         """
-        if rigid_shifts is False or (rigid_shifts is None and self.pw_rigid):
-            raise NotSupportedError(PIECEWISE)
-        with self._device():
-            moved = self._registered(
-                [self._open(name) for name in (fname if isinstance(fname, list) else [fname])]
-            )
-            if remove_min:
-                moved = moved.without_negative()
+        piecewise = self._field is not None if rigid_shifts is None else not rigid_shifts
+        names = fname if isinstance(fname, list) else [fname]
+        with self.on_device():
+            moved = self._registered(names, piecewise, fourier=not piecewise and not self.shifts_opencv)
             if save_memmap:
-                return str(moved.write(save_base_name, order))
-            return movie(moved.all_frames())
+                moved = moved.without_negative() if remove_min else moved
+                return str(moved.write(save_base_name, order=order))
+            frames = moved.all_frames()
+            if remove_min:
+                frames -= np.fmin.reduce(frames, axis=None, initial=0.0)
+            return movie(frames)
 
     # ------------------------------------------------------------------ inside
 
-    @contextmanager
-    def _device(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            if self.use_cuda or any(hasattr(name, "__cuda_array_interface__") for name in self.fname):
-                stack.enter_context(backend.use("cuda"))  # frames on a GPU are registered there
-            yield
+    def _keep_rigid(self, results: list[RigidResult], params: RigidParams) -> None:
+        if results:
+            self.templates_rig = [_filtered(image, params) for r in results for image in r.split_templates]
+            self.total_template_rig = _filtered(results[-1].template, params)
 
-    def _open(self, name: Any) -> FrameSource:
-        source = open_movie(name, var_name_hdf5=self.var_name_hdf5)
-        axes = 4 if self.is3D else 3
-        if len(source.shape) != axes:
-            raise MovieShapeError(
-                f"the movie has {len(source.shape)} axes, shape {source.shape}, but is3D={self.is3D} means {axes}: set "
-                f"is3D={not self.is3D}, or check the file"
+    def _keep_piecewise(self, results: list[PiecewiseResult], params: PiecewiseParams) -> NDArray[np.float32]:
+        self.templates_els = [_filtered(image, params.rigid) for r in results for image in r.split_templates]
+        self.total_template_els = _filtered(results[-1].template, params.rigid)
+        self._field, self._grid = np.concatenate([r.field for r in results]), results[0].grid
+        moved, grid = self._field, self._grid
+        if params.fourier:  # what was applied are displacements of finer tiles
+            tiling = tiles_of(
+                grid, strides=params.strides, overlaps=params.overlaps, upsample=params.upsample_factor_grid
             )
-        parts = self.indices if isinstance(self.indices, tuple | list) else (self.indices,)
-        if all(part == slice(None) for part in parts):
-            return source
-        return Selection(source, (slice(None), *parts))
+            moved, grid = tiling.spread(moved, grid, params.shifts_interpolate), tiling.grid
+        by_axis = [list(moved[..., axis].reshape(len(moved), -1)) for axis in range(moved.shape[-1])]
+        self.x_shifts_els, self.y_shifts_els, self.z_shifts_els = (*by_axis, [])[:3]
+        self.coord_shifts_els = [grid.indices] * len(moved)
+        return self._field
 
-    def _params(self, source: FrameSource) -> RigidParams:
-        if self.border_nan not in BORDERS:
-            raise ParameterError(f"border_nan={self.border_nan!r}: expected True, False, 'min' or 'copy'")
-        dims = source.shape[1:]
-        return RigidParams(
-            max_shifts=_per_axis(self.max_shifts, dims, limit=True),
-            niter_rig=self.niter_rig,
-            splits_rig=self.splits_rig,
-            num_splits_to_process_rig=self.num_splits_to_process_rig,
-            num_frames_split=self.num_frames_split,
-            gSig_filt=None if self.gSig_filt is None else _per_axis(self.gSig_filt, dims),
-            border=BORDERS[self.border_nan],
-            fourier=not self.shifts_opencv or self.is3D,
-            seed=self.seed,
+    def _in_sequence(
+        self,
+        register: Callable[..., Result],
+        sources: list[FrameSource],
+        params: RigidParams | PiecewiseParams,
+        template: NDArray | None,
+        save_movie: bool,
+        suffix: str,
+        label: str,
+    ) -> tuple[list[Result], list[str | None]]:
+        rigid = params if isinstance(params, RigidParams) else params.rigid
+        if self.min_mov is None:
+            self.min_mov = lowest_value(sources[0], rigid.high_pass())
+        subtracted = self.nonneg_movie and rigid.gSig_filt is None
+        return in_sequence(
+            register,
+            list(zip(stems(self.fname, sources, lasting=self.saving.resume), sources, strict=True)),
+            suffix=suffix,
+            label=label,
+            saving=self.saving,
+            save=save_movie,
+            settings=params,
+            template=template,
+            offset=float(self.min_mov) if subtracted else 0.0,
         )
 
-    def _bases(self) -> list[str]:
-        """How the names of the memory maps begin; recordings of one stem are told apart by their number."""
-        bases: list[str] = []
-        for name in self.fname:
-            first = name[0] if isinstance(name, tuple) and name else name
-            stem = Path(first).stem if isinstance(first, str | Path) else f"movie-{secrets.token_hex(4)}"
-            base = f"{stem}_rig_"
-            bases.append(base if base not in bases else f"{stem}-{len(bases)}_rig_")
-        return bases
-
-    def _keep(self, results: list[RigidResult], names: list[str | None], params: RigidParams) -> None:
-        shifts = np.concatenate([r.shifts for r in results])
-        filtered = [_filtered(image, params) for r in results for image in r.split_templates]
+    def _keep(
+        self, shifts: NDArray[np.float32], moves: NDArray[np.float32], quality: list[FrameQuality]
+    ) -> None:
+        """What both kinds of registration find, and a word about frames that went wrong."""
         self.shifts_rig = [tuple(map(float, s)) for s in shifts]
-        self.templates_rig = filtered
-        self.total_template_rig = _filtered(results[-1].template, params)
-        self.fname_tot_rig = self.mmap_file = names
-        self.border_to_0 = math.ceil(float(np.abs(shifts).max()))
-        quality = self.frame_quality = FrameQuality.joined([r.quality for r in results])
+        self.border_to_0 = math.ceil(float(np.abs(moves).max()))
+        found = self.frame_quality = FrameQuality.joined(quality)
         for what, count in (
-            ("moved by more than max_shifts", quality.clamped.sum()),
-            ("show nothing of the template", quality.no_signal.sum()),
+            ("moved by more than they may", found.clamped.sum()),
+            ("show nothing of the template", found.no_signal.sum()),
         ):
             if count:
                 log.warning("%d of %d frames %s; see frame_quality", count, len(shifts), what)
 
-    def _registered(self, sources: list[FrameSource]) -> RegisteredMovie:
-        if not self.shifts_rig:
-            raise ParameterError("there are no shifts yet: call motion_correct() first")
+    def _registered(self, names: list[Any], piecewise: bool, *, fourier: bool) -> RegisteredMovie:
+        """These recordings as one, displaced by what was found."""
+        if not self.shifts_rig or (piecewise and self._field is None):
+            kind, call = ("piecewise ", "motion_correct_pwrigid") if self.shifts_rig else ("", "motion_correct")
+            raise ParameterError(f"there are no {kind}shifts yet: call {call}() first")
+        sources = self.open(names)
         source = sources[0] if len(sources) == 1 else Chain(sources)
-        params = self._params(source)
+        if not piecewise:
+            shifts = np.array(self.shifts_rig, np.float32)
+            return RegisteredMovie(source, shifts, border=self.border(), fourier=fourier)
+        params = replace(self.piecewise_params(source.shape[1:]), fourier=fourier)
         return RegisteredMovie(
-            source, np.array(self.shifts_rig, np.float32), border=params.border, fourier=params.fourier
+            source, field=self._field, grid=self._grid, border=params.border, **params.how()
         )
-
-
-def _register(
-    source: FrameSource, params: RigidParams, template: NDArray | None, offset: float, base: str | None
-) -> tuple[RigidResult, str | None]:
-    if base is None:
-        return register_rigid(source, params, template=template, offset=offset), None
-    with map_writer(base, source.shape) as (path, sink):
-        result = register_rigid(source, params, template=template, sink=sink, offset=offset)
-    return result, str(path)
-
-
-def _per_axis(value: Sequence[int] | int, dims: tuple[int, ...], limit: bool = False) -> tuple[int, ...]:
-    """One value per axis from a number, or from a tuple that lacks the third axis."""
-    values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,) * len(dims)
-    if len(values) == len(dims) - 1 == 2:
-        values = (*values, min(values[-1], (dims[-1] - 1) // 2) if limit else values[-1])
-    return values
-
-
-def _minimum(source: FrameSource, params: RigidParams) -> float:
-    """Smallest number in the first frames (one-photon mode: of the filtered frames)."""
-    kernel = params.high_pass()
-    lowest = math.inf
-    for frames in backend.stream(source, frames=slice(0, FRAMES_FOR_MINIMUM)):
-        if kernel is not None:
-            frames = backend.wing(frames).filters.correlate(frames, kernel, "reflect")
-        xp = backend.arrays.xp(frames)
-        lowest = min(lowest, float(xp.where(xp.isfinite(frames), frames, np.inf).min()))
-    if lowest == math.inf:
-        raise MovieValueError(
-            f"none of the first {FRAMES_FOR_MINIMUM} frames holds a finite number: check how the movie was read, or "
-            "give min_mov"
-        )
-    return lowest
 
 
 def _filtered(image: NDArray[np.float32], params: RigidParams) -> NDArray[np.float32]:
     kernel = params.high_pass()
     return image if kernel is None else correlate(image, kernel.astype(np.float32), mode="reflect")
+
+
+def _show(image: NDArray[np.float32]) -> None:
+    try:
+        from matplotlib import pyplot
+    except ImportError as err:
+        raise MissingExtraError(
+            "show_template draws with Matplotlib: pip install 'gpucalcium[plot]'"
+        ) from err
+    pyplot.imshow(image if image.ndim == 2 else image.max(axis=-1), cmap="gray")
+    pyplot.title("template")
+    pyplot.show()

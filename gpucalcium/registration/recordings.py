@@ -18,6 +18,7 @@ from gpucalcium.backend import FrameSource
 from gpucalcium.errors import MovieShapeError, MovieValueError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.movies.chain import Selection
+from gpucalcium.registration.journal import fingerprint
 
 FRAMES_FOR_MINIMUM = 400
 
@@ -79,23 +80,31 @@ def _opened(name: Any, is3D: bool, indices: Any, var_name_hdf5: str) -> FrameSou
     return Selection(source, (slice(None), *parts))
 
 
-def base_names(names: Sequence[Any], suffix: str) -> list[str]:
-    """How the names of the files made of recordings begin; those of one stem are told apart by their number."""
-    bases: list[str] = []
-    for name in names:
-        stem = _stem(name)
-        base = f"{stem}{suffix}"
-        bases.append(base if base not in bases else f"{stem}-{len(bases)}{suffix}")
-    return bases
+def stems(names: Sequence[Any], sources: Sequence[FrameSource], *, lasting: bool = False) -> list[str]:
+    """What recordings are called where files are made of them: as their own files, told apart by number.
+
+    Parameters
+    ----------
+    names, sources : sequences of one length
+        As the user gave the recordings, and as they were opened.
+    lasting : bool
+        Arrays, which have no name, are called by what they hold, so that a later run finds what this one left; else
+        at random, so that runs do not get into each other's way.
+    """
+    found: list[str] = []
+    for name, source in zip(names, sources, strict=True):
+        stem = _stem(name) or f"movie-{fingerprint(source)[:8] if lasting else secrets.token_hex(4)}"
+        found.append(stem if stem not in found else f"{stem}-{len(found)}")
+    return found
 
 
-def _stem(name: Any) -> str:
+def _stem(name: Any) -> str | None:
     first = name[0] if isinstance(name, tuple | list) and name else name
     if isinstance(first, str | os.PathLike):
         return Path(first).stem
     known = getattr(first, "name", None) if hasattr(first, "read") else None
     if not isinstance(known, str):
-        return f"movie-{secrets.token_hex(4)}"
+        return None
     without_ending = re.sub(r"\.[A-Za-z0-9]+(?=\W|$)", "", Path(known).name)
     return re.sub(r"\W+", "-", without_ending).strip("-")
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ArrayShapeError, ParameterError
-from gpucalcium.movies.files import target, written_whole
-from gpucalcium.movies.memmap import VALUE, MapName
-from gpucalcium.movies.memmap_write import write_map
+from gpucalcium.movies.memmap import VALUE
 from gpucalcium.movies.source import Source
 from gpucalcium.registration.apply import displace, displace_field
+from gpucalcium.registration.output import open_output
 from gpucalcium.registration.patches import PatchGrid
 
 WORKING_COPIES = 4  # float32 frames beside a chunk, spectra included
@@ -131,36 +130,22 @@ class RegisteredMovie(Source):
             **self._how,
         )
 
-    def write(self, base: str, order: str) -> Path:
-        """Write a memory map in order 'F' or 'C', its name beginning with `base`; float32, bounded memory."""
-        if order != "F":
-            return write_map(self, target(base), order)
-        with map_writer(base, self.shape) as (path, sink):
-            self.send(sink)
-        return path
+    def write(
+        self,
+        where: str | os.PathLike[str],
+        *,
+        format: str = "mmap",
+        dtype: DTypeLike = "float32",
+        order: str = "F",
+        fill: float = 0,
+    ) -> Path:
+        """Write the movie into a file, in bounded memory; parameters as in `open_output`.
 
-
-@contextmanager
-def map_writer(base: str, shape: tuple[int, ...]) -> Iterator[tuple[Path, Callable[[int, NDArray], object]]]:
-    """A memory map in order F that frames are written to as they come; it takes its name once it is whole.
-
-    Parameters
-    ----------
-    base : str
-        How its name begins; without a folder it lies in that for temporary files.
-    shape : (T, d1, d2[, d3])
-
-    Yields
-    ------
-    path, sink
-        Its final name, and ``sink(start, frames)``, to be called in order of the frames.
-    """
-    beside = target(base)
-    path = beside.with_name(str(MapName(beside.name, shape[1:], "F", shape[0])))
-    axes = (0, *range(len(shape) - 1, 0, -1))
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-
-        def sink(start: int, frames: NDArray) -> None:
-            file.write(np.ascontiguousarray(frames.transpose(axes), VALUE).data)
-
-        yield path, sink
+        Returns
+        -------
+        path : Path
+            Of the file, which is there once it is whole.
+        """
+        with open_output(where, self.shape, dtype=dtype, format=format, order=order, fill=fill) as output:
+            backend.pipe(self, output.prepare, output.sink)
+        return output.path

@@ -15,7 +15,6 @@ from gpucalcium.errors import (
     ArrayShapeError,
     MovieShapeError,
     MovieValueError,
-    NotSupportedError,
     ParameterError,
 )
 from gpucalcium.movies import open_movie
@@ -219,12 +218,6 @@ def test_frames_on_the_gpu_stay_there(on_gpu):
     assert saved(mc).shape == movie.shape
 
 
-@pytest.mark.parametrize("call", ["motion_correct", "motion_correct_pwrigid"])
-def test_piecewise_is_refused_by_name(call):
-    with pytest.raises(NotSupportedError, match="pw_rigid=False"):
-        getattr(MotionCorrect(SCENE.movie, pw_rigid=True), call)()
-
-
 def test_frames_without_signal_are_told(caplog):
     movie = SCENE.movie.copy()
     movie[3] = 0
@@ -278,7 +271,7 @@ def test_apply_shifts_movie_refuses(tmp_path):
     mc = corrected()
     with pytest.raises(ArrayShapeError, match="7 frames"):
         mc.apply_shifts_movie(SCENE.movie[:7])
-    with pytest.raises(NotSupportedError):
+    with pytest.raises(ParameterError, match="no piecewise shifts"):
         mc.apply_shifts_movie(SCENE.movie, rigid_shifts=False)
 
 
