@@ -13,6 +13,7 @@ from gpucalcium.backend import Array
 from gpucalcium.registration.field import HALO, Tiling, along_axes, bases, shear
 from gpucalcium.registration.patches import PatchGrid
 
+FAR = 1e6  # pixels; no field reaches further
 MAX_SHEAR = 0.5  # pixels between neighbouring tiles, from which on a blend would show things twice
 
 
@@ -158,6 +159,8 @@ def shift_tiles(
     (n, d1, d2[, d3]) float32
     """
     xp = backend.arrays.xp(frames)
+    known = xp.where(abs(field) < FAR, field, FAR)  # NaN is far, too: nothing of the frame is there
+    field = xp.ascontiguousarray(known.astype(np.float32))
     bytes_each = 4 * tiling.grid.n * math.prod(tiling.size)
     block = max(1, backend.wing(frames).registration.BLOCK_BYTES // bytes_each)
     out = [
