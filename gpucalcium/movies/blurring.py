@@ -31,7 +31,7 @@ class Blurring(timeseries):
         kernel_std_y: float = 1,
         borderType: int | str = "replicate",
     ) -> Self:
-        """Blur each frame, in place.
+        """Blur each frame (of volumes each plane), in place.
 
         Parameters
         ----------
@@ -49,10 +49,11 @@ class Blurring(timeseries):
         border = _BORDERS.get(borderType) if isinstance(borderType, int) else borderType
         if border not in _BORDERS.values():
             raise ParameterError(f"borderType={borderType!r}: expected one of {', '.join(_BORDERS.values())}")
-        sizes, stds = (kernel_size_y, kernel_size_x), (kernel_std_y, kernel_std_x)
+        planes = self.ndim - 3
+        sizes = (kernel_size_y, kernel_size_x, *(1,) * planes)
+        stds = (kernel_std_y, kernel_std_x, *(1,) * planes)
         if any(size < 1 or size % 2 == 0 for size in sizes):
             raise ParameterError(f"kernel sizes {sizes}: they must be odd, so that the kernel has a centre")
-        self._check_images("gaussian_blur_2D")
         sigma = tuple(s if s > 0 else 0.3 * ((n - 1) / 2 - 1) + 0.8 for s, n in zip(stds, sizes, strict=True))
         radius = tuple(n // 2 for n in sizes)
         return self._replace(lambda frames: _filters(frames).gaussian(frames, sigma, radius, border))
@@ -122,15 +123,25 @@ class Blurring(timeseries):
         return self._replace(GuidedFilter(guide, radius, eps))
 
     def _replace(self, smooth: Callable[[Array], Array]) -> Self:
-        """Every frame by what `smooth` makes of it, chunk by chunk; integers are rounded."""
-        values, at = np.asarray(self), 0
-        for frames in backend.stream(open_movie(values), working=_WORKING * int(np.prod(self.shape[1:]))):
-            smoothed = backend.to_numpy(smooth(frames))
-            rounded = (
-                np.rint(smoothed) if self.dtype.kind in "iu" and smoothed.dtype.kind == "f" else smoothed
+        """Every frame by what `smooth` makes of it, chunk by chunk; integers are rounded and clipped to their range."""
+        values = np.asarray(self)
+        if not values.flags.writeable:
+            raise ParameterError(
+                "the movie is blurred in place but cannot be written to: copy it, or map its file with mode='r+'"
             )
-            values[at : at + len(frames)] = rounded
-            at += len(frames)
+
+        def step(frames: Array) -> Array:
+            smoothed = smooth(frames)
+            if self.dtype.kind not in "iu" or smoothed.dtype.kind != "f":
+                return smoothed
+            xp, limits = backend.arrays.xp(smoothed), np.iinfo(self.dtype)
+            whole = xp.clip(xp.round(smoothed), limits.min, limits.max)
+            return whole.astype(self.dtype) if self.dtype.itemsize <= 2 else whole
+
+        def sink(start: int, smoothed: NDArray) -> None:
+            values[start : start + len(smoothed)] = smoothed
+
+        backend.pipe(open_movie(values), step, sink, working=_WORKING * int(np.prod(self.shape[1:])))
         return self
 
     def _check_images(self, method: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from gpucalcium.movies.resizing import AREA, NEAREST, resize, resized_length
 from gpucalcium.movies.timeseries import timeseries
 
 MAX_CLUSTERS = 256  # labels are uint8
+_AT_ONCE = 256  # frames whose correlations are summed at a time
 
 
 class Decomposing(timeseries):
@@ -22,6 +24,9 @@ class Decomposing(timeseries):
         self, components: int = 50, batch: int = 1000
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
         """Principal components, pixels as samples and frames as features.
+
+        Beside its results it holds `batch` pixels at all times, and a T x T matrix for movies of up to 4096 frames
+        (longer ones: six passes on a random subspace).
 
         Parameters
         ----------
@@ -150,6 +155,8 @@ class Decomposing(timeseries):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Images and time courses, none negative, whose product is near the movie without its first percentile.
 
+        Holds the movie twice as float32, as every step needs all of it; `online_NMF` does not.
+
         Parameters
         ----------
         n_components : int
@@ -169,6 +176,8 @@ class Decomposing(timeseries):
         ------
         MovieValueError
             "All values must be positive".
+        MemoryBudgetError
+            The movie does not fit.
         """
         if beta != 1 or sparseness not in ("components", None):
             raise ParameterError(
@@ -176,10 +185,7 @@ class Decomposing(timeseries):
                 "method='nnsc' for sparse time courses"
             )
         self._check_count(n_components, "n_components")
-        frames = np.array(self._positive(), np.float32)
-        frames -= np.percentile(frames, 1)
-        np.maximum(frames, 0, out=frames)
-        time, space = decomposition.nonnegative(frames, n_components, init, tol, max_iter, seed)
+        time, space = decomposition.nonnegative(self._positive(), n_components, init, tol, max_iter, seed)
         return space.reshape(-1, *self.shape[1:]), time
 
     def online_NMF(
@@ -192,7 +198,7 @@ class Decomposing(timeseries):
         *,
         seed: int = 0,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Non-negative factors learnt from batches of frames.
+        """Non-negative factors learnt from batches of frames; what is held are a batch, the images and as much again.
 
         Parameters
         ----------
@@ -245,7 +251,7 @@ class Decomposing(timeseries):
         *,
         seed: int = 0,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-        """Parts of the field of view whose pixels are correlated and near each other.
+        """Parts of the field of view whose pixels are correlated and near each other; one pass over the movie.
 
         Parameters
         ----------
@@ -272,18 +278,22 @@ class Decomposing(timeseries):
                 f"n_clusters={n_clusters}: from 1 to {min(MAX_CLUSTERS, rows * columns)}, the number of pixels after "
                 "shrinking"
             )
-        small = resize(resize(np.asarray(self), 1, rows, AREA), 2, columns, AREA)
         labels, correlations, distances = decomposition.partition(
-            small.reshape(len(small), -1), (rows, columns), tradeoff_weight, n_clusters, max_iter, seed
+            _shrunk(np.asarray(self), rows, columns),
+            (rows, columns),
+            tradeoff_weight,
+            n_clusters,
+            max_iter,
+            seed,
         )
         enlarged = resize(resize(labels, 0, self.shape[1], NEAREST), 1, self.shape[2], NEAREST)
         return enlarged.astype(np.uint8), correlations, distances
 
-    def _principal(self, count: int, batch: int, name: str) -> tuple[NDArray, NDArray, NDArray]:
+    def _principal(self, count: int, batch: int, name: str) -> tuple[decomposition.Matrix, NDArray, NDArray]:
         if batch < 1:
             raise ParameterError(f"batch={batch}: at least one pixel is read at a time")
         self._check_count(count, name)
-        frames = np.asarray(self).reshape(len(self), -1)
+        frames = decomposition.Matrix(np.asarray(self))
         return frames, *decomposition.principal_components(frames, count, batch)
 
     def _check_count(self, count: int, name: str) -> None:
@@ -291,11 +301,18 @@ class Decomposing(timeseries):
         if not 1 <= count <= most:
             raise ParameterError(f"{name}={count}: a movie of shape {self.shape} has 1 to {most} components")
 
-    def _positive(self) -> NDArray[Any]:
-        frames = np.asarray(self).reshape(len(self), -1)
-        lowest = frames.min()
+    def _positive(self) -> decomposition.Matrix:
+        frames = decomposition.Matrix(np.asarray(self))
+        lowest: Any = np.min([piece.min() for piece in frames.in_pieces()])  # NaN if one is
         if not lowest >= 0:
             raise MovieValueError(
                 f"All values must be positive; the smallest is {lowest}. Subtract the minimum first"
             )
         return frames
+
+
+def _shrunk(movie: NDArray, rows: int, columns: int) -> Iterator[NDArray[np.float32]]:
+    """Frames of another size, (n, rows * columns) each time, enough of them for a product of matrices."""
+    for at in range(0, len(movie), _AT_ONCE):
+        chunk = movie[at : at + _AT_ONCE]
+        yield resize(resize(chunk, 1, rows, AREA), 2, columns, AREA).reshape(len(chunk), -1)

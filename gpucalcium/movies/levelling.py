@@ -150,7 +150,7 @@ class Levelling(timeseries):
             return self._wrap(baseline.check_out(out, self.shape, name))
         if not in_place:
             return self._wrap(np.empty(self.shape, np.float32))
-        if self.dtype.kind != "f":
+        if self.dtype not in (np.float32, np.float64):
             raise ParameterError(
                 f"in_place=True: {self.dtype} cannot hold the result; use .astype('float32') first"
             )

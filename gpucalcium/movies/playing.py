@@ -28,6 +28,7 @@ from gpucalcium.errors import (
 )
 from gpucalcium.movies.files import written_whole
 from gpucalcium.movies.resizing import resize, resized_length
+from gpucalcium.movies.source import PIECE
 from gpucalcium.movies.timeseries import timeseries
 
 BACKENDS = ("opencv", "embed_opencv", "pyplot", "pylab", "notebook")
@@ -118,8 +119,11 @@ class Screen:
         if not len(first):
             return 0.0, 1.0
         view = self.view
-        black = self._values.min() if view.q_min == 0 else np.percentile(first, view.q_min)
-        white = self._values.max() if view.q_max == 100 else np.percentile(first, view.q_max)
+        black, white = np.percentile(first, (view.q_min, view.q_max))
+        if view.q_min == 0 or view.q_max == 100:
+            lowest, highest = _extremes(self._values)
+            black = lowest if view.q_min == 0 else black
+            white = highest if view.q_max == 100 else white
         return float(black), float(white)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -143,6 +147,18 @@ class Screen:
         image = Image.fromarray(levels)
         ImageDraw.Draw(image).text((2, 1), f"{t}  {self.movie.time[t]:.2f} s", fill=255)
         return np.asarray(image)
+
+
+def _extremes(movie: NDArray) -> tuple[float, float]:
+    """Smallest and largest finite value, some frames at a time; a movie has one at least."""
+    lowest, highest = np.inf, -np.inf
+    step = max(1, PIECE // max(1, movie[:1].nbytes))
+    for at in range(0, len(movie), step):
+        part = movie[at : at + step]
+        part = part[np.isfinite(part)] if part.dtype.kind == "f" else part
+        if part.size:
+            lowest, highest = min(lowest, float(part.min())), max(highest, float(part.max()))
+    return lowest, highest
 
 
 class NotebookPlayer:

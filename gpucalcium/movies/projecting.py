@@ -60,11 +60,8 @@ class Projecting(timeseries):
             from matplotlib import pyplot
         except ImportError as err:
             raise MissingExtraError("zproject draws with Matplotlib: pip install 'gpucalcium[plot]'") from err
+        self._check_drawable("zproject")
         image = _PROJECTIONS[method](np.asarray(self))
-        if image.ndim != 2:
-            raise ArrayShapeError(
-                f"zproject draws images, not {image.shape}; project volumes first, e.g. movie.max(axis=3)"
-            )
         pyplot.imshow(image, cmap=cmap, aspect=aspect)  # type: ignore[arg-type]
         return image
 
@@ -83,6 +80,8 @@ class Projecting(timeseries):
         """
         from gpucalcium.images import local_correlations
 
+        if do_plot:
+            self._check_drawable("do_plot")
         values = np.moveaxis(np.asarray(self), -1, 0) if swap_dim else np.asarray(self)
         if frames_per_chunk < 2:
             raise ParameterError(
@@ -136,6 +135,13 @@ class Projecting(timeseries):
         result = traces.astype(np.float32).view(timeseries)
         result.__array_finalize__(self)
         return result
+
+    def _check_drawable(self, what: str) -> None:
+        if self.ndim != 3:
+            raise ArrayShapeError(
+                f"{what} draws images of (T, d1, d2), not of {self.shape}; project the volumes first, e.g. "
+                "movie.max(axis=3)"
+            )
 
 
 def moments(movie: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

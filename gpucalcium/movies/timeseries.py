@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,12 +19,15 @@ DEFAULT_FR = 30.0
 """Frames per second where nothing says otherwise."""
 _INHERITED: Any = object()
 _ATTRIBUTES = ("fr", "start_time", "file_name", "meta_data")
+_AS_GIVEN = (np.where, np.pad)
+"""Functions whose results are recordings still, but whose NumPy forgets it."""
 
 
 class timeseries(np.ndarray):
     """An ndarray with time along axis 0 and the attributes of a recording.
 
-    They go with it through slices, views, copies, arithmetic and pickling.
+    They go with it through slices, views, copies, arithmetic and pickling; `numpy.concatenate` and what builds on it
+    join file names and metadata, as `concatenate` does. Every array has lists of its own.
 
     Parameters
     ----------
@@ -39,7 +43,7 @@ class timeseries(np.ndarray):
     Raises
     ------
     ArrayTypeError
-        `input_arr` is no array.
+        `input_arr` is no array, holds no real numbers, or masks some of them.
     ParameterError
         `fr` is None, not positive, or not finite.
     """
@@ -74,7 +78,8 @@ class timeseries(np.ndarray):
 
     def __array_finalize__(self, obj: Any) -> None:
         for name in _ATTRIBUTES:
-            setattr(self, name, getattr(obj, name, None))
+            value = getattr(obj, name, None)
+            setattr(self, name, list(value) if isinstance(value, list) else value)
 
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any
@@ -94,6 +99,23 @@ class timeseries(np.ndarray):
             else series[0]._wrap(result)
         )
 
+    def __array_function__(
+        self, func: Any, types: Iterable[type], args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if func is np.concatenate and kwargs.get("out") is None and len(given := tuple(args)) < 3:
+            return _joined(*given, **kwargs)
+        result = super().__array_function__(func, types, args, kwargs)
+        if func not in _AS_GIVEN or isinstance(result, timeseries):
+            return result
+        series = [x for x in args if isinstance(x, timeseries)]
+        _check_alike(series)
+        return series[0]._wrap(result)
+
+    def round(self, decimals: Any = 0, out: Any = None) -> Any:
+        """As `numpy.ndarray.round`, which forgets what it rounds."""
+        result = np.asarray(self).round(decimals, out=None if out is None else _plain(out))
+        return self._wrap(result) if out is None else out
+
     def _wrap(self, result: Any) -> Any:
         if not isinstance(result, np.ndarray):
             return result
@@ -110,6 +132,12 @@ class timeseries(np.ndarray):
         super().__setstate__(state[0])
         for name, value in zip(_ATTRIBUTES, state[1], strict=True):
             setattr(self, name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None, /) -> Self:
+        copied: Self = super().__deepcopy__(memo)
+        for name in ("file_name", "meta_data"):
+            setattr(copied, name, copy.deepcopy(getattr(self, name), memo))
+        return copied
 
     @property
     def time(self) -> NDArray[np.float64]:
@@ -229,24 +257,36 @@ def concatenate(series: Sequence[NDArray] | NDArray, *more: NDArray, axis: int =
     parts = [series, *more] if isinstance(series, np.ndarray) else [*series, *more]
     if not parts:
         raise ParameterError("concatenate: an empty list; give at least one movie")
+    if not any(isinstance(part, timeseries) for part in parts):
+        return np.concatenate(parts, axis=axis).view(timeseries)
+    return _joined(parts, axis)
+
+
+def _joined(parts: Sequence[Any], axis: int | None = 0, **options: Any) -> timeseries:
+    """`numpy.concatenate` of arrays, some of which are recordings."""
     ours = [part for part in parts if isinstance(part, timeseries)]
     _check_alike(ours, same_start=axis != 0)
-    joined = np.concatenate([np.asarray(part) for part in parts], axis=axis)
-    if not ours:
-        return joined.view(timeseries)
-    result = ours[0]._wrap(joined)
-    result.file_name = [name for part in ours for name in part.file_name]
-    result.meta_data = [about for part in ours for about in part.meta_data]
+    result: timeseries = ours[0]._wrap(np.concatenate([_plain(part) for part in parts], axis, **options))
+    result.file_name = [name for part in ours for name in part.file_name or ()]
+    result.meta_data = [about for part in ours for about in part.meta_data or ()]
     return result
 
 
 def _as_array(given: Any) -> NDArray:
+    if np.ma.is_masked(given):
+        raise ArrayTypeError(
+            "the array masks some values, which a movie cannot: fill them first, e.g. with .filled(numpy.nan)"
+        )
     if isinstance(given, np.ndarray):
+        if given.dtype.kind not in "biuf":
+            raise ArrayTypeError(
+                f"a movie holds real numbers, not {given.dtype}: take abs() or .real of complex values"
+            )
         return given
     if hasattr(given, "shape") and hasattr(given, "dtype") and hasattr(given, "__getitem__"):
-        return np.asarray(given[...])
+        return _as_array(np.asarray(given[...]))
     if hasattr(given, "series") and hasattr(given, "asarray"):  # an open TIFF file
-        return given.asarray()
+        return _as_array(given.asarray())
     raise ArrayTypeError(f"Input must be an ndarray, use load instead! (given: {type(given).__name__})")
 
 

@@ -83,7 +83,7 @@ def in_files(tmp_path):
     np.save(tmp_path / "movie.npy", frames)
     names = (tmp_path / "one.npy", tmp_path / "two.npy")
     results = [np.lib.format.open_memmap(name, "w+", np.float32, frames.shape) for name in names]
-    return load(tmp_path / "movie.npy", fr=10), results, names
+    return load(tmp_path / "movie.npy", fr=10, outtype=np.uint16), results, names
 
 
 def test_results_go_where_they_are_wanted(wing, in_files):

@@ -109,3 +109,29 @@ def test_blurs_say_what_is_wrong():
         frames.guided_filter_blur_2D(FRAMES[0], -1)
     with pytest.raises(MovieValueError, match="the guide holds NaN"):
         frames.guided_filter_blur_2D(np.full((13, 17), np.nan))
+
+
+def test_planes_of_volumes_are_blurred_alike(wing):
+    volumes = np.random.default_rng(0).gamma(2, 30, (6, 11, 9, 3)).astype(np.float32)
+    planes = [movie(volumes[..., k].copy(), fr=1).gaussian_blur_2D(5, 3, 1.2, 0.8) for k in range(3)]
+    assert_array_equal(
+        np.asarray(movie(volumes.copy(), fr=1).gaussian_blur_2D(5, 3, 1.2, 0.8)), np.stack(planes, axis=-1)
+    )
+
+
+def test_integers_stay_within_their_range(wing):
+    """A guided filter follows its guide beyond the frame's own values: these are clipped, not wrapped."""
+    frames = np.zeros((3, 12, 12), np.uint8)
+    frames[:, :, 6:] = 255
+    guide = np.arange(144.0).reshape(12, 12) % 12
+    expected = movie(frames.astype(np.float32), fr=1).guided_filter_blur_2D(guide, 3)
+    assert expected.max() > 255.5 or expected.min() < -0.5
+    blurred = movie(frames, fr=1).guided_filter_blur_2D(guide, 3)
+    assert_array_equal(np.asarray(blurred), np.clip(np.rint(np.asarray(expected)), 0, 255))
+
+
+def test_movies_that_cannot_be_written_to_are_not_blurred():
+    frames = np.ones((2, 5, 5), np.float32)
+    frames.flags.writeable = False
+    with pytest.raises(ParameterError, match=r"mode='r\+'"):
+        movie(frames, fr=1).median_blur_2D()

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import html
+import inspect
 import json
 import re
 import sys
@@ -250,3 +251,19 @@ def test_playing_says_what_is_wrong():
             recording.play(**wrong)
     with pytest.raises(ArrayShapeError, match="choose a plane"):
         movie(np.ones((2, 3, 4, 5))).play(backend="notebook")
+
+
+def test_extremes_leave_out_what_is_no_number():
+    frames = np.arange(60, dtype=np.float32).reshape(5, 4, 3)
+    frames[0, 0, 0], frames[1] = np.nan, np.inf
+    levels = Screen(movie(frames, fr=1), View(q_min=0, q_max=100))
+    assert levels.frame(4)[-1, -1] == 255 and levels.frame(0)[0, 1] == 0
+    assert levels.frame(0)[0, 0] == 0 and (levels.frame(1) == 255).all()
+
+
+def test_the_two_ways_to_play_take_the_same():
+    """`play_movie` repeats the parameters of the method, for readers and editors: they must not part."""
+    method, function = (inspect.signature(f).parameters for f in (movie.play, play_movie))
+    assert list(function)[1:15] == list(method)[1:]
+    for name in list(method)[1:]:
+        assert function[name] == method[name]

@@ -53,6 +53,14 @@ WAYS = {
     "view": lambda m: m.view(timeseries),
     "clip": lambda m: m.clip(2, 5),
     "movie of a movie": movie,
+    "chosen": lambda m: np.where(m > 3, m, 0),
+    "padded": lambda m: np.pad(m, 1),
+    "rounded": lambda m: m.round(1),
+    "sorted": lambda m: np.sort(m, axis=0),
+    "percentile": lambda m: np.percentile(m, 8, axis=0),
+    "rolled": lambda m: np.roll(m, 1, axis=0),
+    "split": lambda m: np.split(m, 2)[1],
+    "matrix product": lambda m: m @ np.ones((4, 2)),
     "where": lambda m: np.add(m, 1, where=m > 3, out=m.copy()),
 }
 
@@ -142,3 +150,45 @@ def test_concatenate():
     assert concatenate(first, first, axis=1).shape == (2, 6, 4)
     with pytest.raises(ParameterError, match="empty list"):
         concatenate([])
+
+
+@pytest.mark.parametrize("join", [np.concatenate, np.vstack, lambda ms: np.append(*ms, axis=0), np.stack])
+def test_numpy_joins_recordings(join):
+    first, second = example(), example(file_name="b.tif")
+    joined = join([first, second])
+    assert isinstance(joined, movie)
+    assert_same_attributes(
+        joined, file_name=["film.tif", "b.tif"], meta_data=[{"depth_um": 120}, {"depth_um": 120}]
+    )
+    assert_array_equal(np.asarray(joined), join([FRAMES, FRAMES]))
+    assert first.file_name == ["film.tif"]
+    for wrong in (lambda: join([first, example(fr=3)]), lambda: np.where(FRAMES > 3, first, example(fr=3))):
+        with pytest.raises(ParameterError, match=r"3\.0, 12\.5 frames/s"):
+            wrong()
+
+
+def test_joining_into_given_memory():
+    room = np.empty((4, 3, 4), np.float32)
+    assert np.concatenate([example(), example()], out=room) is room
+    assert_array_equal(room, np.concatenate([FRAMES, FRAMES]))
+    assert np.concatenate([example(), example()], axis=None, dtype="f8").shape == (48,)
+
+
+@pytest.mark.parametrize("way", ["copy", "slice", "deepcopy", "sum"])
+def test_every_array_has_lists_of_its_own(way):
+    original = example()
+    WAYS[way](original).file_name.append("other.tif")
+    assert_same_attributes(original)
+    if way == "deepcopy":
+        WAYS[way](original).meta_data[0]["depth_um"] = 0
+        assert_same_attributes(original)
+
+
+def test_what_holds_no_real_numbers_is_refused():
+    with pytest.raises(ArrayTypeError, match="real numbers, not complex128"):
+        movie(FRAMES.astype(complex))
+    with pytest.raises(ArrayTypeError, match="real numbers, not <U1"):
+        movie(np.full((2, 3, 4), "a"))
+    with pytest.raises(ArrayTypeError, match="masks some values"):
+        movie(np.ma.masked_greater(FRAMES, 3))
+    assert_array_equal(movie(np.ma.masked_greater(FRAMES, 99)), FRAMES)
