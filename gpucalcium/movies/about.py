@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,22 @@ def about_recording(found: Mapping[str, Any]) -> dict[str, Any]:
         value = from_json(text)
         kept["meta_data"] = value if isinstance(value, list) else [value]
     return kept
+
+
+def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is known of recordings that follow each other: the rate they share, the first's start, all metadata.
+
+    Where rates differ, there is none.
+    """
+    known: dict[str, Any] = {}
+    rates = {about["fr"] for about in parts if "fr" in about}
+    if len(rates) == 1:
+        known["fr"] = rates.pop()
+    if parts and "start_time" in parts[0]:
+        known["start_time"] = parts[0]["start_time"]
+    if any("meta_data" in about for about in parts):
+        known["meta_data"] = [one for about in parts for one in about.get("meta_data", [None])]
+    return known
 
 
 def from_json(text: Any) -> Any:

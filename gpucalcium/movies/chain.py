@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpucalcium.backend import FrameSource
 from gpucalcium.errors import MovieShapeError, ParameterError
+from gpucalcium.movies.about import joined
 from gpucalcium.movies.source import PIECE, Source
 
 
@@ -37,6 +38,7 @@ class Chain(Source):
             (sum(map(len, parts)), *first.shape[1:]), np.result_type(*(part.dtype for part in parts)), name
         )
         self.parts = tuple(parts)
+        self.about = joined([getattr(part, "about", {}) for part in parts])
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def _fill(self, wanted: range, out: NDArray) -> None:
@@ -78,6 +80,7 @@ class Selection(Source):
         super().__init__(tuple(map(len, picked)), source.dtype, f"{_name(source)} (part)")
         self._source = source
         self._frames, self._field = picked[0], picked[1:]
+        self.about = _of_part(getattr(source, "about", {}), int(picked[0][0]))
         self._whole_field = all(
             isinstance(axis, range) and axis == range(n)
             for axis, n in zip(self._field, source.shape[1:], strict=True)
@@ -134,6 +137,31 @@ class PickedImages(Source):
             first = int(self._numbers[frame, 0])
             taken = slice(first, first + (images - 1) * step + 1, step)
             self._source.read(taken, out[at].reshape(images, *self._source.shape[1:]))
+
+
+class OneColour(Source):
+    """One of the colours of a movie (images, rows, columns, colours), as frames of `shape`."""
+
+    def __init__(self, source: FrameSource, channel: int, shape: tuple[int, ...]) -> None:
+        colours = source.shape[-1]
+        if not -colours <= channel < colours:
+            raise ParameterError(f"channel={channel}: {_name(source)} has {colours} colours, counted from 0")
+        super().__init__(shape, source.dtype, f"{_name(source)}, colour {channel}")
+        self._source, self._colour = source, channel
+        self._images = len(source) // len(self)
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        images = self._images
+        for at, frame in enumerate(wanted):
+            values = self._source.read(slice(frame * images, (frame + 1) * images))
+            out[at] = values[..., self._colour].reshape(out.shape[1:])
+
+
+def _of_part(about: Mapping[str, Any], first: int) -> Mapping[str, Any]:
+    """What is known of a recording of which `first` frames at the start are left out."""
+    if not (first and "fr" in about):
+        return about
+    return {**about, "start_time": about.get("start_time", 0.0) + first / about["fr"]}
 
 
 def _picked(selector: Any, length: int, axis: int) -> range | NDArray[np.int64]:

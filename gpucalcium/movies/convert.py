@@ -27,6 +27,8 @@ def convert(
     target: str | os.PathLike[str],
     *,
     dataset: str | None = None,
+    channel: int | None = None,
+    axes: str | None = None,
     frames: Any = None,
     fr: float | None = None,
     start_time: float | None = None,
@@ -44,6 +46,8 @@ def convert(
         order into its name.
     dataset : str, optional
         Data set to read in HDF5 and similar files.
+    channel, axes : optional
+        Which channel, and what each axis of an array is, see `open_movie`.
     frames : slice, int, list or tuple of these, optional
         What to take: frames, or one selector per axis.
     fr, start_time : float, optional
@@ -72,7 +76,9 @@ def convert(
     checked = _options(options)
     check_format(path)
     _check_differs(source, path)
-    opened = open_movie(source, var_name_hdf5=dataset or SaveOptions.var_name_hdf5)
+    opened = open_movie(
+        source, var_name_hdf5=dataset or SaveOptions.var_name_hdf5, channel=channel, axes=axes
+    )
     about = _recording(source, opened, {"fr": fr, "start_time": start_time, "meta_data": meta_data}, frames)
     wanted = opened if frames is None else Selection(opened, frames)
     with stage("conversion", len(wanted)) as bar:

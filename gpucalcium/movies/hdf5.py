@@ -12,7 +12,9 @@ import h5py
 from gpucalcium.errors import DatasetNotFoundError, MovieFileError
 from gpucalcium.movies.about import about_recording, from_json
 from gpucalcium.movies.arrays import SlicedSource
+from gpucalcium.movies.axes import axes_by_name, open_arranged
 from gpucalcium.movies.blocks import Place, RawBlocks, Stored
+from gpucalcium.movies.chain import OneChannel
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
@@ -21,12 +23,17 @@ _SHOWN = 20  # names listed in an error
 _LEAST_CHUNK = 1 << 14  # bytes: smaller ones HDF5 reads faster than Python asks for them
 
 
-def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> Source:
+def open_hdf5(
+    path: Path, var_name_hdf5: str = "mov", axes: str | None = None, channel: int | None = None
+) -> Source:
     """Frames of a data set: the one of that name, or the only one at the top of the file.
 
     `var_name_hdf5` may be a path ("group/data"); an NWB series is found under ``<name>/data`` or
     ``acquisition/<name>/data``, or as the only acquisition. A data set of two axes is one frame. MATLAB writes
     its arrays (d1, d2[, d3], T) in Fortran order; where it did, frames are turned to (d1, d2[, d3]).
+
+    `axes` says what each axis is (see `axes.open_arranged`); where a data set has channels and its dimensions have
+    labels, these say it. `channel` is one of them or, where nothing names the axes, one of (T, channels, d1, d2).
 
     Raises
     ------
@@ -34,6 +41,8 @@ def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> Source:
         Not an HDF5 file, truncated, or a data set that cannot be opened.
     DatasetNotFoundError
         No such data set; lists those that are there.
+    MovieShapeError, ParameterError
+        Not 3 or 4 axes; `axes` does not fit; no such channel, or several of which none was chosen.
     """
     try:
         file = h5py.File(path, "r")
@@ -52,12 +61,21 @@ def open_hdf5(path: Path, var_name_hdf5: str = "mov") -> Source:
             f"{path} cannot be read as HDF5: {err}. It may be truncated or still being written (a .mat file older than "
             "version 7.3 is no HDF5 file: save it again with '-v7.3')"
         ) from err
-    by_matlab = _BY_MATLAB in data.attrs
-    source = _straight_from_file(data, by_matlab) or SlicedSource(
-        data, f"{path}:{data.name}", reversed_axes=by_matlab
-    )
+    by_matlab, label = _BY_MATLAB in data.attrs, f"{path}:{data.name}"
+    axes = axes or _labels(data)
+    source: Source
+    if axes is not None:
+        source = open_arranged(data, label, axes, channel)
+    else:
+        whole = _straight_from_file(data, by_matlab) or SlicedSource(data, label, reversed_axes=by_matlab)
+        source = whole if channel is None else OneChannel(whole, channel)
     source.about = about_recording(about)
     return source
+
+
+def _labels(data: h5py.Dataset) -> str | None:
+    """The axes of a data set with channels, by the labels of its dimensions; None if they do not tell."""
+    return axes_by_name([dimension.label for dimension in data.dims], data.ndim)
 
 
 def _straight_from_file(data: h5py.Dataset, reversed_axes: bool) -> Source | None:

@@ -40,6 +40,8 @@ def load(
     channel: int | None = None,
     outtype: DTypeLike = np.float32,
     is3D: bool = False,
+    *,
+    axes: str | None = None,
 ) -> movie:
     """Load a movie from a file, or from several that follow each other.
 
@@ -67,11 +69,14 @@ def load(
     bottom, top, left, right : int
         Pixels to leave out at each edge.
     channel : int, optional
-        Which channel of a movie (T, channels, rows, columns), of a TIFF file that names its channels, of an .sbx file.
+        Which channel of a movie (T, channels, rows, columns), of a file that names its axes (TIFF, HDF5, Zarr), of an
+        .sbx file, of colours.
     outtype : dtype
         Of the movie; integers are not rescaled.
     is3D : bool
         Demand a movie of volumes, (T, d1, d2, d3).
+    axes : str, optional
+        What each axis of an array is, where it is not a movie's, e.g. "YXT" or "TZYXC"; see `open_movie`.
 
     Returns
     -------
@@ -89,13 +94,17 @@ def load(
         )
     names = _names(file_name)
     changed = (
-        any((top, bottom, left, right, is3D, in_memory)) or subindices is not None or channel is not None
+        any((top, bottom, left, right, is3D, in_memory, axes))
+        or subindices is not None
+        or channel is not None
     )
     if len(names) == 1 and not changed:
         values = _mapped(names[0], shape, np.dtype(outtype))
         if values is not None:
             return _described(values, names, fr, start_time, meta_data)
-    opened = [open_movie(n, var_name_hdf5=var_name_hdf5, shape=shape, channel=channel) for n in names]
+    opened = [
+        open_movie(n, var_name_hdf5=var_name_hdf5, shape=shape, channel=channel, axes=axes) for n in names
+    ]
     firsts = [Selection(source, 0) for source in opened] if isinstance(file_name, tuple) else opened
     parts = [_part(source, subindices, (top, bottom, left, right, 0, 0), is3D) for source in firsts]
     values = _in_memory(parts, np.dtype(outtype))
@@ -120,6 +129,8 @@ def load_movie_chain(
     is3D: bool = False,
     channel: int | None = None,
     outtype: DTypeLike = np.float32,
+    *,
+    axes: str | None = None,
 ) -> movie:
     """Load several files that follow each other in time as one movie.
 
@@ -130,7 +141,7 @@ def load_movie_chain(
         What to take of each file, see `load`.
     bottom, top, left, right, z_top, z_bottom : int
         Pixels to leave out at each edge, and planes (axis 3) at each end.
-    fr, start_time, meta_data, var_name_hdf5, is3D, channel, outtype
+    fr, start_time, meta_data, var_name_hdf5, is3D, channel, outtype, axes
         As in `load`.
 
     Returns
@@ -144,7 +155,7 @@ def load_movie_chain(
     """
     names = _names(file_list)
     crop = (top, bottom, left, right, z_top, z_bottom)
-    opened = [open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel) for name in names]
+    opened = [open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel, axes=axes) for name in names]
     values = _in_memory([_part(source, subindices, crop, is3D) for source in opened], np.dtype(outtype))
     return _described(values, names, fr, start_time, meta_data, opened)
 
@@ -157,6 +168,7 @@ def load_iter(
     is3D: bool = False,
     *,
     channel: int | None = None,
+    axes: str | None = None,
 ) -> Iterator[NDArray]:
     """The frames of a movie one after the other, without loading it; parameters as in `load`.
 
@@ -165,7 +177,12 @@ def load_iter(
     frame : (d1, d2[, d3]) array of `outtype`, of its own memory
     """
     parts = [
-        _part(open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel), subindices, (0,) * 6, is3D)
+        _part(
+            open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel, axes=axes),
+            subindices,
+            (0,) * 6,
+            is3D,
+        )
         for name in _names(file_name)
     ]
     source: FrameSource = Chain(parts)
@@ -180,13 +197,14 @@ def get_file_size(
     *,
     channel: int | None = None,
     shape: tuple[int, int] | None = None,
+    axes: str | None = None,
 ) -> tuple[tuple[int, ...], int | tuple[int, ...]]:
     """Size of a movie from the header of its file.
 
     Parameters
     ----------
     file_name : path, or list or tuple of paths
-    var_name_hdf5, channel, shape
+    var_name_hdf5, channel, shape, axes
         As in `load`.
 
     Returns
@@ -202,7 +220,7 @@ def get_file_size(
         "Files have FOVs with different sizes".
     """
     sources = [
-        open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel, shape=shape)
+        open_movie(name, var_name_hdf5=var_name_hdf5, channel=channel, shape=shape, axes=axes)
         for name in _names(file_name)
     ]
     dims = tuple(Chain(sources).shape[1:])

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
 from gpucalcium.errors import MovieFileError, MovieShapeError
-from gpucalcium.movies.arrays import ArraySource
+from gpucalcium.movies.axes import open_arranged
+from gpucalcium.movies.chain import OneChannel
 from gpucalcium.movies.memmap import TracesSource
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
 
-def open_npy(path: Path, frame_shape: tuple[int, int] | None = None) -> Source:
+def open_npy(
+    path: Path,
+    frame_shape: tuple[int, int] | None = None,
+    axes: str | None = None,
+    channel: int | None = None,
+) -> Source:
     """Frames of a .npy file; an array of two axes is one frame or, if a shape of the frames is given, a matrix
-    (pixels, T) with pixels in Fortran order.
+    (pixels, T) with pixels in Fortran order. `axes` and `channel` as in `open_hdf5`.
 
     Raises
     ------
@@ -44,13 +50,32 @@ def open_npy(path: Path, frame_shape: tuple[int, int] | None = None) -> Source:
         )
     if frame_shape is not None:
         return _matrix(path, shape, fortran, dtype, offset, frame_shape)
+    return open_values(path, str(path), shape, fortran, dtype, offset, axes, channel)
+
+
+def open_values(
+    path: Path,
+    name: str,
+    shape: tuple[int, ...],
+    fortran: bool,
+    dtype: np.dtype,
+    offset: int,
+    axes: str | None = None,
+    channel: int | None = None,
+) -> Source:
+    """Frames of an array of `shape` and `dtype` that lies in a file from `offset` on, in C or Fortran order."""
+    source: Source
+    if axes is not None:
+        order: Literal["C", "F"] = "F" if fortran else "C"
+        return open_arranged(np.memmap(path, dtype, "r", offset, shape, order), name, axes, channel)
     if len(shape) == 2:
-        if fortran:
-            return ArraySource(np.load(path, mmap_mode="r")[None], str(path))
-        shape = (1, *shape)
-    if not fortran:
-        return RawSource(path, shape, dtype, offset)
-    return ArraySource(np.load(path, mmap_mode="r"), str(path))
+        source = RawSource(path, (1, *shape), dtype, offset, reversed_axes=fortran)
+    elif fortran and len(shape) > 2:
+        source = TracesSource(path, shape, dtype, offset)
+    else:
+        source = RawSource(path, shape, dtype, offset)
+    source.name = name
+    return source if channel is None else OneChannel(source, channel)
 
 
 def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

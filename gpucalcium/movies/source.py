@@ -72,7 +72,8 @@ class Source(ABC):
         if len(shape) not in (3, 4):
             raise MovieShapeError(
                 f"{name} has {len(shape)} axes, shape {self.shape}; a movie is (T, d1, d2) or (T, d1, d2, d3). "
-                "Give one image as image[None], and one of several channels with channel=..."
+                "Give one image as image[None]; of several channels take one with channel=... and, where the file does "
+                "not say which axis is which, axes='TCZYX'"
             )
         if 0 in self.shape:
             raise MovieShapeError(

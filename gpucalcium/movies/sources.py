@@ -11,6 +11,7 @@ from typing import Any
 from gpucalcium.backend import FrameSource
 from gpucalcium.errors import ArrayTypeError, MovieFileError, MovieNotFoundError, UnknownFormatError
 from gpucalcium.movies.arrays import open_array
+from gpucalcium.movies.axes import open_arranged, turned
 from gpucalcium.movies.chain import Chain, OneChannel, Selection
 from gpucalcium.movies.hdf5 import open_hdf5
 from gpucalcium.movies.mat import open_mat
@@ -37,23 +38,28 @@ class ReadOptions:
     var_name_hdf5: str = "mov"
     shape: tuple[int, int] | None = None
     channel: int | None = None
+    axes: str | None = None
 
 
 _Reader = Callable[[Path, ReadOptions], FrameSource]
 _READERS: Mapping[str, _Reader] = {
     **dict.fromkeys(TIFF, lambda path, options: open_tiff(path, options.channel)),
-    **dict.fromkeys(HDF5, lambda path, options: open_hdf5(path, options.var_name_hdf5)),
+    **dict.fromkeys(
+        HDF5, lambda path, options: open_hdf5(path, options.var_name_hdf5, options.axes, options.channel)
+    ),
     **dict.fromkeys((".avi", ".mkv", ".mp4"), lambda path, options: open_video(path)),
     ".mat": lambda path, options: open_mat(path, options.var_name_hdf5),
-    ".npy": lambda path, options: open_npy(path, options.shape),
-    ".npz": lambda path, options: open_npz(path, options.var_name_hdf5),
+    ".npy": lambda path, options: open_npy(path, options.shape, options.axes, options.channel),
+    ".npz": lambda path, options: open_npz(path, options.var_name_hdf5, options.axes, options.channel),
     ".mmap": lambda path, options: open_mmap(path),
-    ".zarr": lambda path, options: open_zarr(path, options.var_name_hdf5),
+    ".zarr": lambda path, options: open_zarr(path, options.var_name_hdf5, options.axes, options.channel),
     ".n5": lambda path, options: open_n5(path, options.var_name_hdf5),
     ".sbx": lambda path, options: open_sbx(path, options.channel),
     ".bin": lambda path, options: open_bin(path, options.shape),
 }
 _FOLDERS = (".zarr", ".n5")
+_TAKE_AXES = (*HDF5, ".npy", ".npz", ".zarr")
+_TAKE_CHANNEL = (*_TAKE_AXES, *TIFF, ".sbx")
 
 
 def open_movie(
@@ -63,6 +69,7 @@ def open_movie(
     subindices: Any = None,
     shape: tuple[int, int] | None = None,
     channel: int | None = None,
+    axes: str | None = None,
 ) -> FrameSource:
     """A source of frames, whatever the movie is kept in. Only headers are read.
 
@@ -80,7 +87,13 @@ def open_movie(
     shape : (int, int), optional
         Of the frames, if an .npy file holds a matrix (pixels, T), pixels in Fortran order; of those in a .bin file.
     channel : int, optional
-        Which channel of a movie (T, channels, rows, columns), of a TIFF file that names its channels, of an .sbx file.
+        Which channel of a movie (T, channels, rows, columns), of a file that names its axes (TIFF, HDF5, Zarr), of an
+        .sbx file, of colours.
+    axes : str, optional
+        What each axis of an array is, where it is not a movie's: T (time), Y (rows), X (columns), Z (planes), C
+        (channels), e.g. "YXT" or "TZYXC"; the movie is then (T, rows, columns) or (T, planes, rows, columns), planes
+        last where they are stored behind the rows. Any order in arrays, .npy, .npz, HDF5 and Zarr files; in others
+        time must be the first.
 
     Returns
     -------
@@ -96,7 +109,7 @@ def open_movie(
     MissingExtraError
         Video and Zarr are read by packages that are not installed.
     """
-    options = ReadOptions(var_name_hdf5=var_name_hdf5, shape=shape, channel=channel)
+    options = ReadOptions(var_name_hdf5=var_name_hdf5, shape=shape, channel=channel, axes=axes)
     source = _open(movie, options)
     return source if subindices is None else Selection(source, subindices)
 
@@ -104,17 +117,29 @@ def open_movie(
 def _open(movie: MovieLike, options: ReadOptions) -> FrameSource:
     if isinstance(movie, str | os.PathLike):
         path = Path(movie)
-        source = _open_file(path, options)
-        has_taken = path.suffix.lower() in (*TIFF, ".sbx")
-        return source if options.channel is None or has_taken else OneChannel(source, options.channel)
-    if hasattr(movie, "shape") and (hasattr(movie, "read") or hasattr(movie, "dtype")):
-        source = movie if hasattr(movie, "read") else open_array(movie)
-        return source if options.channel is None else OneChannel(source, options.channel)
+        source, suffix = _open_file(path, options), path.suffix.lower()
+        return _part(source, options, suffix in _TAKE_AXES, suffix in _TAKE_CHANNEL)
+    if hasattr(movie, "shape") and hasattr(movie, "read"):
+        return _part(movie, options)
+    if hasattr(movie, "shape") and hasattr(movie, "dtype"):
+        if options.axes is not None:
+            name = f"the movie ({type(movie).__name__})"
+            return open_arranged(movie, name, options.axes, options.channel)
+        return _part(open_array(movie), options)
     if isinstance(movie, Sequence) and not isinstance(movie, bytes):
         return Chain([_open(part, options) for part in movie])
     raise ArrayTypeError(
         f"{type(movie).__name__} is no movie: give an array (T, d1, d2[, d3]), the path of a file, or a list of these"
     )
+
+
+def _part(
+    source: FrameSource, options: ReadOptions, has_axes: bool = False, has_channel: bool = False
+) -> FrameSource:
+    """What is wanted of a movie of which the reader has not yet put the axes in order or taken the channel."""
+    if options.channel is not None and not has_channel:
+        source = OneChannel(source, options.channel)
+    return source if options.axes is None or has_axes else turned(source, options.axes)
 
 
 def _open_file(path: Path, options: ReadOptions) -> FrameSource:

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from gpucalcium.errors import MissingExtraError, MovieFileError, ParameterError
 from gpucalcium.movies.about import about_recording
-from gpucalcium.movies.chain import OneChannel, PickedImages
+from gpucalcium.movies.chain import OneChannel, OneColour, PickedImages
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
 
 log = logging.getLogger(__name__)
+
+_CHANNELS = "CS"  # axes of channels, and of colours stored one plane after the other
 
 
 def open_tiff(path: Path, channel: int | None = None) -> Source:
@@ -30,7 +32,7 @@ def open_tiff(path: Path, channel: int | None = None) -> Source:
 
     Four axes are (T, planes, rows, columns); axes of length 1 before the rows are dropped; a single page is one
     frame. Stacks stored in one piece are read straight from the file, others page by page. `channel` picks one of the
-    channels that the file names or, where it names none, of its second axis.
+    channels that the file names, or of the colours, or else of its second axis.
 
     Raises
     ------
@@ -52,9 +54,14 @@ def open_tiff(path: Path, channel: int | None = None) -> Source:
                 "again from where it was recorded"
             ) from err
         pages, shape = _frames_of(path, tiff)
+        _check_time_leads(path, series, channel)
         numbers = None if channel is None else _pages_of_channel(path, series, channel)
+        has_colours = numbers is None and channel is not None and _has_colours(series.shape, series.axes)
+        whole = shape
         if numbers is not None:
             shape = (math.prod(shape[:-2]), *shape[-2:])
+        elif has_colours:
+            shape = (math.prod(shape[:-3]), *shape[-3:])
         stored = series.dtype.newbyteorder(tiff.byteorder)
         source: Source
         if pages is series and series.dataoffset is not None:
@@ -66,6 +73,8 @@ def open_tiff(path: Path, channel: int | None = None) -> Source:
             opened.pop_all()
     if numbers is not None:
         source = PickedImages(source, numbers)
+    elif has_colours and channel is not None:
+        source = OneColour(source, channel, whole[:-1])
     elif channel is not None:
         source = OneChannel(source, channel)
     source.about = about
@@ -73,15 +82,29 @@ def open_tiff(path: Path, channel: int | None = None) -> Source:
 
 
 def _pages_of_channel(path: Path, series: Any, channel: int) -> NDArray[np.int64] | None:
-    """Numbers of the pages of a channel, (T[, planes]); None if the series names no channels."""
+    """Numbers of the images of a channel, (T[, planes]); None if the series names no channels before its rows."""
     axes, shape = str(series.axes), series.shape
-    if not axes.endswith("YX") or "C" not in axes or (channels := shape[axes.index("C")]) == 1:
+    found = next(
+        (letter for letter in _CHANNELS if letter in axes[:-2] and shape[axes.index(letter)] > 1), None
+    )
+    if not axes.endswith("YX") or found is None:
         return None
+    channels = shape[axes.index(found)]
     if not -channels <= channel < channels:
         raise ParameterError(f"channel={channel}: {path} has {channels} channels, counted from 0")
-    numbers = np.arange(math.prod(shape[:-2])).reshape(shape[:-2]).take(channel, axis=axes.index("C"))
+    numbers = np.arange(math.prod(shape[:-2])).reshape(shape[:-2]).take(channel, axis=axes.index(found))
     kept = tuple(n for n in numbers.shape if n != 1) or (1,)
     return numbers.reshape(kept)
+
+
+def _check_time_leads(path: Path, series: Any, channel: int | None) -> None:
+    """Refuse a movie of one channel after the other until one is chosen: else channels would be taken for time."""
+    size = dict(zip(series.axes, series.shape, strict=True))
+    before, _, _ = series.axes.partition("T")
+    if channel is None and size.get("T", 1) > 1 and "C" in before and size["C"] > 1:
+        raise ParameterError(
+            f"{path} has {size['C']} channels, one after the other ({series.axes}): say which with channel=0, 1 ..."
+        )
 
 
 def _about(tiff: tifffile.TiffFile) -> dict[str, Any]:
@@ -125,11 +148,22 @@ def _is_written_frame_by_frame(tiff: tifffile.TiffFile) -> bool:
 
 
 def movie_shape(shape: tuple[int, ...], axes: str) -> tuple[int, ...]:
-    """Shape of the movie in a series: at least (1, rows, columns), other axes of length 1 dropped."""
+    """Shape of the movie in a series: at least (1, rows, columns), other axes of length 1 dropped.
+
+    Colours stay with their image, (T, rows, columns, colours) or, stored one plane after the other, (T, colours, rows,
+    columns).
+    """
     if axes.endswith("S") and shape[-1] == 1:
-        shape = shape[:-1]
-    kept = tuple(n for n in shape[:-2] if n != 1)
-    return (*(kept or (1,)), *shape[-2:])
+        shape, axes = shape[:-1], axes[:-1]
+    is_coloured = _has_colours(shape, axes) or (axes.endswith("SYX") and shape[-3] > 1)
+    field = 3 if is_coloured else 2
+    kept = tuple(n for n in shape[:-field] if n != 1)
+    return (*(kept or (1,)), *shape[-field:])
+
+
+def _has_colours(shape: tuple[int, ...], axes: str) -> bool:
+    """Whether the values of a pixel's colours lie side by side."""
+    return axes.endswith("YXS") and shape[-1] > 1
 
 
 @contextmanager

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpucalcium.errors import DatasetNotFoundError, MissingExtraError, MovieFileError
+from gpucalcium.errors import DatasetNotFoundError, GpuCalciumError, MissingExtraError, MovieFileError
 from gpucalcium.movies.about import about_recording
 from gpucalcium.movies.arrays import SlicedSource
+from gpucalcium.movies.axes import axes_by_name, open_arranged
 from gpucalcium.movies.blocks import Place, RawBlocks, Stored
+from gpucalcium.movies.chain import OneChannel
 from gpucalcium.movies.source import Source
 
 
-def open_zarr(path: Path, name: str = "mov") -> Source:
+def open_zarr(path: Path, name: str = "mov", axes: str | None = None, channel: int | None = None) -> Source:
     """Frames of an array in a Zarr folder: the folder itself, the array of that name in it, or the only one.
 
-    An array of two axes is one frame. Chunks that are not there hold the fill value, as Zarr defines.
+    An array of two axes is one frame. Chunks that are not there hold the fill value, as Zarr defines. `axes` and
+    `channel` as in `open_hdf5`; the names of dimensions are those of format 3.
 
     Raises
     ------
@@ -33,16 +36,30 @@ def open_zarr(path: Path, name: str = "mov") -> Source:
     try:
         store = zarr.open(str(path), mode="r")
         data = store if isinstance(store, zarr.Array) else _array(path, store, name)
-        source = _straight_from_files(path, data) or SlicedSource(data, f"{path}:{data.path}")
+        source = _source(path, data, axes or _labels(data), channel)
         source.about = about_recording(dict(data.attrs))
     except (OSError, ValueError, TypeError, KeyError) as err:
-        if isinstance(err, MovieFileError | DatasetNotFoundError):
+        if isinstance(err, GpuCalciumError):
             raise
         raise MovieFileError(
             f"{path} cannot be read as Zarr: {type(err).__name__}: {err}. Its metadata (.zarray or zarr.json) may be "
             "missing or corrupt; copy the whole folder again"
         ) from err
     return source
+
+
+def _source(path: Path, data: Any, axes: str | None, channel: int | None) -> Source:
+    label = f"{path}:{data.path}"
+    if axes is not None:
+        return open_arranged(data, label, axes, channel)
+    whole = _straight_from_files(path, data) or SlicedSource(data, label)
+    return whole if channel is None else OneChannel(whole, channel)
+
+
+def _labels(data: Any) -> str | None:
+    """The axes of an array with channels, by the names of its dimensions; None if they do not tell."""
+    names = getattr(data.metadata, "dimension_names", None) or ()
+    return axes_by_name([str(name or "") for name in names], data.ndim)
 
 
 def _straight_from_files(path: Path, data: Any) -> RawBlocks | None:

@@ -6,20 +6,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium.backend import FrameSource
-from gpucalcium.errors import (
-    DatasetNotFoundError,
-    MovieFileError,
-    MovieNotFoundError,
-    MovieShapeError,
-    ParameterError,
-)
+from gpucalcium.errors import MovieShapeError, ParameterError
 from gpucalcium.movies import open_movie
+from gpucalcium.movies.axes import movie_order
+from gpucalcium.movies.npz import find_array
 from gpucalcium.movies.source import Source
 
 PLANE_RATIO = 4  # an axis this many times shorter than both others is that of the planes
@@ -36,7 +31,7 @@ class Plane:
 
 
 def open_planes(movie: Any, *, dataset: str | None = None, axes: str | None = None) -> list[Plane]:
-    """Open a recording and take it apart into planes; only headers are read, but for .npz files.
+    """Open a recording and take it apart into planes; only headers are read, but for compressed .npz files.
 
     Parameters
     ----------
@@ -60,15 +55,18 @@ def open_planes(movie: Any, *, dataset: str | None = None, axes: str | None = No
     MovieShapeError, ParameterError
         Axes that are no recording, that `axes` does not fit, or that can be read in two ways.
     """
-    is_npz = isinstance(movie, str | os.PathLike) and Path(movie).suffix.lower() == ".npz"
-    if is_npz:
-        movie, stored = _load_npz(Path(movie), dataset)
-        axes = _checked_axes(axes, movie.shape, stored)
-        movie = movie.transpose([axes.index(axis) for axis in "TZYX" if axis in axes])
-        axes = "".join(axis for axis in "TZYX" if axis in axes)
-        source = open_movie(np.ascontiguousarray(movie))
+    name = "mov" if dataset is None else dataset
+    if (
+        isinstance(movie, str | os.PathLike)
+        and Path(movie).suffix.lower() == ".npz"
+        and Path(movie).is_file()
+    ):
+        array, _ = find_array(Path(movie), name)
+        axes = _checked_axes(axes, array.shape, array.label)
+        source = open_movie(movie, var_name_hdf5=name, axes=axes)
+        axes = movie_order(axes)
     else:
-        source = open_movie(movie) if dataset is None else open_movie(movie, var_name_hdf5=dataset)
+        source = open_movie(movie, var_name_hdf5=name)
         axes = _checked_axes(axes, source.shape, getattr(source, "name", "the movie"))
     if axes == "TYX":
         return [Plane(source, "")]
@@ -128,29 +126,3 @@ def _guessed_axes(shape: tuple[int, ...], name: str) -> str:
         f"{name} has shape {shape}, and neither its second nor its last axis is short enough to be taken for planes: "
         "name the axes, for instance axes='TZYX'"
     )
-
-
-def _load_npz(path: Path, dataset: str | None) -> tuple[NDArray, str]:
-    """The array that is the movie, and what to call it."""
-    if not path.exists():
-        raise MovieNotFoundError(f"File {path} not found! The working directory is {Path.cwd()}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if dataset is not None and dataset not in file.files:
-                raise DatasetNotFoundError(
-                    f"{path} holds no array {dataset!r}; there is {_names(file.files)}"
-                )
-            names = [dataset] if dataset else [name for name in file.files if file[name].ndim in (3, 4)]
-            if len(names) != 1:
-                raise DatasetNotFoundError(
-                    f"{path} holds {len(names)} arrays that could be a movie; name one of {_names(file.files)}"
-                )
-            return file[names[0]], f"{path}: {names[0]}"
-    except (OSError, ValueError, EOFError, BadZipFile) as err:
-        raise MovieFileError(
-            f"{path} cannot be read as .npz: {err}. It may be truncated, or hold Python objects, which are never read"
-        ) from err
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(map(repr, names)) or "none at all"

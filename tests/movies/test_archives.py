@@ -8,7 +8,10 @@ import pytest
 import scipy.io
 from numpy.testing import assert_array_equal
 
+from gpucalcium import backend
 from gpucalcium.errors import (
+    DatasetNotFoundError,
+    MemoryBudgetError,
     MovieFileError,
 )
 from gpucalcium.movies import load, open_movie
@@ -40,10 +43,39 @@ def test_mat_variables_that_are_no_movies(tmp_path, wrong):
         open_movie(tmp_path / "a.mat")
 
 
-def test_big_fortran_arrays_in_archives_are_refused(tmp_path):
-    np.savez(tmp_path / "a.npz", input_arr=np.asfortranarray(FRAMES))
-    with pytest.raises(MovieFileError, match=r"Fortran order.*ascontiguousarray"):
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "stored", [FRAMES, VOLUMES, FRAMES[0], FRAMES.astype(">f4"), FRAMES % 2 == 0], ids=str
+)
+def test_arrays_in_fortran_order(tmp_path, packed, stored):
+    (np.savez_compressed if packed else np.savez)(tmp_path / "a.npz", np.asfortranarray(stored))
+    expected = stored if stored.ndim > 2 else stored[None]
+    source = open_movie(tmp_path / "a.npz")
+    assert_array_equal(source.read(slice(None)), expected)
+    assert_array_equal(source.read(slice(0, 30, 7)), expected[0:30:7])
+    np.save(tmp_path / "a.npy", np.asfortranarray(stored))
+    assert_array_equal(open_movie(tmp_path / "a.npy").read(slice(0, 30, 7)), expected[0:30:7])
+
+
+def test_compressed_arrays_in_fortran_order_must_fit(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", input_arr=np.asfortranarray(FRAMES))
+    with (
+        backend.limit(memory=FRAMES.nbytes),
+        pytest.raises(MemoryBudgetError, match=r"unpacked whole.*ascontiguous"),
+    ):
         open_movie(tmp_path / "a.npz")
-    image = np.asfortranarray(FRAMES[0])
-    np.savez(tmp_path / "b.npz", image)
-    assert_array_equal(load(tmp_path / "b.npz"), FRAMES[:1])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_only_array_that_could_be_a_movie(tmp_path, packed):
+    save = np.savez_compressed if packed else np.savez
+    save(tmp_path / "a.npz", Y=FRAMES, rate=30.0, image=FRAMES[0], names=np.array(["a", "b"]))
+    assert_array_equal(load(tmp_path / "a.npz"), FRAMES)
+    save(tmp_path / "a.npz", Y=FRAMES, Z=FRAMES, rate=30.0)
+    with pytest.raises(
+        DatasetNotFoundError, match=r"no array 'mov'; there is 'Y', 'Z', 'rate'.*2 arrays.*'Y', 'Z'"
+    ):
+        load(tmp_path / "a.npz")
+    save(tmp_path / "a.npz", image=FRAMES[0], rate=30.0)
+    with pytest.raises(DatasetNotFoundError, match=r"0 arrays.*one of 'image', 'rate'"):
+        load(tmp_path / "a.npz")

@@ -60,3 +60,50 @@ def test_channels_of_tiff_files(tmp_path, kind, channel):
     if data.ndim == 5 and kind != "one volume":
         with pytest.raises(MovieShapeError, match=r"5 axes.*channel="):
             open_movie(path)
+
+
+COLOURS = np.random.default_rng(6).integers(0, 255, (5, 8, 6, 3)).astype(np.uint8)
+COLOURED = {
+    "one image": (COLOURS[0], {}),
+    "images": (COLOURS, {}),
+    "compressed": (COLOURS, {"compression": "zlib"}),
+    "planes apart": (np.moveaxis(COLOURS, -1, 1), {"planarconfig": "separate"}),
+    "one image, planes apart": (np.moveaxis(COLOURS[0], -1, 0), {"planarconfig": "separate"}),
+    "planes apart, compressed": (
+        np.moveaxis(COLOURS, -1, 1),
+        {"planarconfig": "separate", "compression": "zlib"},
+    ),
+    "ImageJ": (COLOURS, {"imagej": True}),
+}
+
+
+@pytest.mark.parametrize("kind", COLOURED)
+def test_colours_of_tiff_files(tmp_path, kind):
+    values, options = COLOURED[kind]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ascontiguousarray(values), photometric="rgb", **options)
+    frames = COLOURS[:1] if "one image" in kind else COLOURS
+    for channel in (0, 2, -2):
+        assert_array_equal(load(path, channel=channel), frames[..., channel])
+    assert_array_equal(load(path, channel=1, subindices=slice(None, None, 2)), frames[::2, ..., 1])
+    with pytest.raises(ParameterError, match="channel=3"):
+        open_movie(path, channel=3)
+    whole = open_movie(path)  # colours are never taken for frames
+    assert whole.shape == ((len(frames), 3, 8, 6) if "planes apart" in kind else (len(frames), 8, 6, 3))
+    assert_array_equal(whole.read(slice(None)).ravel(), values.ravel())
+
+
+def test_colours_of_volumes(tmp_path):
+    values = np.stack([COLOURS, 255 - COLOURS], axis=1)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    assert_array_equal(load(tmp_path / "a.tif", channel=1), values[..., 1])
+    with pytest.raises(MovieShapeError, match=r"5 axes.*channel="):
+        open_movie(tmp_path / "a.tif")
+
+
+def test_one_channel_after_the_other(tmp_path):
+    channels = FIVE_AXES[:, :2, 0].swapaxes(0, 1)  # C, T, Y, X
+    tifffile.imwrite(tmp_path / "a.tif", np.ascontiguousarray(channels), metadata={"axes": "CTYX"})
+    assert_array_equal(load(tmp_path / "a.tif", channel=1), channels[1])
+    with pytest.raises(ParameterError, match=r"2 channels, one after the other.*say which"):
+        load(tmp_path / "a.tif")

@@ -157,7 +157,7 @@ def test_names_of_arrays(tmp_path, suffix):
         for name, frames in (("one", FRAMES), ("two", FRAMES[:5])):
             (recordings.zarred if suffix == "zarr" else recordings.n5)(path, frames, name=name)
     assert_array_equal(load(path, var_name_hdf5="two"), FRAMES[:5])
-    with pytest.raises(DatasetNotFoundError, match=r"'mov'.*one, two.*var_name_hdf5"):
+    with pytest.raises(DatasetNotFoundError, match=r"'mov'.*one.*two.*var_name_hdf5"):
         open_movie(path)
 
 

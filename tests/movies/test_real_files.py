@@ -68,14 +68,20 @@ def test_the_same_recording_in_two_formats(real):
     assert (stack.shape, stack.dtype) == ((20, 128, 256), np.uint16)
     turned = open_movie(folder / "example.h5", var_name_hdf5="imaging")  # stored as (rows, columns, time)
     assert_array_equal(np.moveaxis(turned.read(slice(None)), -1, 0), stack.read(slice(None)))
+    named = open_movie(folder / "example.h5", var_name_hdf5="imaging", axes="YXT")
+    assert_array_equal(named.read(slice(3, 9)), stack.read(slice(3, 9)))
 
 
 def test_five_axes_are_refused_until_a_channel_is_taken(real):
-    path = real / "movies" / "sima" / "example-volume.h5"
-    with pytest.raises(ValueError, match="has 5 axes"):
+    path = real / "movies" / "sima" / "example-volume.h5"  # its dimensions have labels
+    with pytest.raises(ValueError, match=r"has 5 axes.*2 channels: say which"):
         open_movie(path)
     with h5py.File(path) as file:
+        whole = file["imaging"][...]
         assert open_movie(file["imaging"][..., 0]).shape == (10, 3, 64, 64)
+    for channel in (0, 1):
+        assert_array_equal(open_movie(path, channel=channel).read(slice(None)), whole[..., channel])
+    assert_array_equal(load(path, channel=1, subindices=slice(2, 5)), whole[2:5, ..., 1])
 
 
 def test_images_with_a_broken_series_header(real):
