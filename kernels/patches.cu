@@ -59,12 +59,17 @@ __device__ __forceinline__ float weighed(const float* __restrict__ weights, cons
     return static_cast<float>(total);
 }
 
-// settle: out[t, :, a] = at_centres[a] @ shown, where shown[p] is apart[t, p, a], or what within[a] @ shown says of it
-//         where that is more than limit[a, p] away (or where patch p was not seen); the latter SETTLE_ROUNDS times
+__device__ __forceinline__ float within_reach(float value, float middle, float far) {
+    return fminf(fmaxf(value, middle - far), middle + far);
+}
+
+// settle: out[t, :, a] = at_centres[a] @ shown, where shown[p] is apart[t, p, a], at most limit[0, a, p] from 0 at first,
+//         then at most limit[1, a, p] from what within[a] @ shown says of it, SETTLE_ROUNDS times; both limits are 0
+//         where patch p was not seen
 //   launch   grid (n, axes), block a multiple of 32, shared 8 * patches bytes
 //   mapping  one block per frame and axis, threads stride over patches
 //   arrays   apart [n, patches, axes] float, seen [n, patches] bool, within and at_centres [axes, patches, patches]
-//            float, limit [axes, patches] float, read; out [n, patches, axes] float, written
+//            float, limit [2, axes, patches] float, read; out [n, patches, axes] float, written
 //   needs    patches * 8 bytes of shared memory
 //   numbers  double sums in order of the patches: agrees with the twin to rounding
 //   traffic  n * patches * (8 * axes + 1); the weights are read from L2
@@ -76,7 +81,7 @@ __global__ void settle(const float* __restrict__ apart, const bool* __restrict__
     const int a = blockIdx.y, axes = gridDim.y;
     const index_t first = static_cast<index_t>(blockIdx.x) * patches, square = static_cast<index_t>(patches) * patches;
     for (int p = threadIdx.x; p < patches; p += blockDim.x)
-        shown[p] = seen[first + p] ? apart[(first + p) * axes + a] : 0.0f;
+        shown[p] = within_reach(apart[(first + p) * axes + a], 0.0f, seen[first + p] ? limit[a * patches + p] : 0.0f);
     __syncthreads();
     for (int round = 0; round < SETTLE_ROUNDS; ++round) {
         for (int p = threadIdx.x; p < patches; p += blockDim.x)
@@ -84,8 +89,8 @@ __global__ void settle(const float* __restrict__ apart, const bool* __restrict__
         __syncthreads();
         int changed = 0;
         for (int p = threadIdx.x; p < patches; p += blockDim.x) {
-            const float far = seen[first + p] ? limit[a * patches + p] : 0.0f;
-            const float value = fminf(fmaxf(apart[(first + p) * axes + a], said[p] - far), said[p] + far);
+            const float far = seen[first + p] ? limit[(axes + a) * patches + p] : 0.0f;
+            const float value = within_reach(apart[(first + p) * axes + a], said[p], far);
             changed |= value != shown[p];
             shown[p] = value;
         }

@@ -39,6 +39,10 @@ class SearchPlan:
     """(orders, R) 1, the angular frequencies of the leading axes, and their products in pairs."""
     leading: NDArray[np.float64]
     """(ndim - 1, R) angular frequencies of the leading axes, radians per pixel."""
+    cycles: NDArray[np.int64]
+    """(ndim - 1, R) the same in cycles per axis."""
+    units: NDArray[np.float64]
+    """(ndim,) angular frequency of one cycle per axis."""
     last: NDArray[np.float64]
     """(width,) angular frequencies of the last axis."""
     leading_matrices: tuple[NDArray[np.complex64], ...]
@@ -67,6 +71,8 @@ class SearchPlan:
             rows=rows.ravel(),
             monomials=np.stack([np.ones(leading.shape[1]), *leading, *pairs]).astype(np.float32),
             leading=leading,
+            cycles=np.stack([k.ravel() for k in np.meshgrid(*cycles[:-1], indexing="ij")]),
+            units=2 * np.pi / np.array(shape),
             last=angular[-1],
             leading_matrices=tuple(
                 np.exp(1j * np.outer(s, w)).astype(np.complex64)
@@ -86,6 +92,8 @@ class SearchPlan:
             to(self.rows),
             to(self.monomials),
             to(self.leading),
+            to(self.cycles),
+            to(self.units),
             to(self.last),
             tuple(map(to, self.leading_matrices)),
             to(self.last_matrix),

@@ -20,8 +20,8 @@ from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise,
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
-TAPER_SHARE = 0.1  # of the side of a patch, at either end; no margin: a patch is read where the frame lies
-INFORMATION_KEPT = 0.99  # of what all patches tell of their place
+TAPER_SHARE = 0.2  # of the side of a patch, at either end; no margin: a patch is read where the frame lies
+INFORMATION_KEPT = 0.985  # of what all patches tell of their place: 0.999 costs twice the time and gains 2 %
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class PatchMatcher:
                 fill,
                 0.0,
                 backend.zeros((1, len(grid.shape)), "int32"),
-                backend.put(grid.corners),
+                grid.starts,
                 grid.width,
                 backend.put(kernels),
                 _searched(deviation, grid.width),
@@ -114,7 +114,7 @@ class PatchMatcher:
             xp.asarray(self.rigid.fill),
             self.rigid.offset,
             moves,
-            xp.asarray(self.grid.corners),
+            self.grid.starts,
             self.grid.width,
             xp.asarray(self.kernels),
             _searched(self.deviation, self.grid.width),

@@ -19,7 +19,7 @@ from gpucalcium.backend import fourier
 from gpucalcium.registration.matching import Noise, taper, wave_number
 from gpucalcium.registration.patches import PatchGrid
 
-REACHES = 2.0 ** np.arange(-3, 2)  # of the side of the frame: lengths over which a field may change
+REACHES = 0.125 * 1.5 ** np.arange(7)  # of the side of the frame: lengths over which a field may change
 GAINS = np.exp(np.linspace(-3, 10, 40))  # variance of the field over that of the errors, likewise
 FITTED_PATCHES = 64  # enough to tell three lengths and two variances
 PRIOR_FRAMES = (
@@ -84,13 +84,13 @@ class Smoothness:
     at_centres: NDArray[np.float32]
     """(ndim, P, P): what they say of the field at the middle of each."""
     limit: NDArray[np.float32]
-    """(ndim, P) pixels: how far from what all say a patch is believed."""
+    """(2, ndim, P) pixels: how far from its frame, and from what all patches say, a patch is believed."""
 
     @classmethod
     def none(cls, patches: int, ndim: int) -> Smoothness:
         """Every patch for itself."""
         alone = np.repeat(np.eye(patches, dtype=np.float32)[None], ndim, axis=0)
-        return cls(alone, alone, np.full((ndim, patches), np.inf, np.float32))
+        return cls(alone, alone.copy(), np.full((2, ndim, patches), np.inf, np.float32))
 
     @classmethod
     def learned(cls, apart: NDArray[np.float64], evidence: Evidence, grid: PatchGrid) -> Smoothness:
@@ -123,13 +123,15 @@ def _combine(
     """Write the matrices of one axis: covariance is of what `known` patches show, then of all centres."""
     m = known.size
     weights = np.linalg.solve(covariance[:m, :m] + error, covariance[:m]).T
-    full = np.zeros((len(covariance), len(result.limit[axis])))
+    full = np.zeros((len(covariance), result.limit.shape[-1]))
     full[:, known] = weights
     result.within[axis] = 0
     result.within[axis][known] = full[:m]
     result.at_centres[axis] = full[m:]
-    residual = error @ np.linalg.solve(covariance[:m, :m] + error, error)
-    result.limit[axis][known] = FARTHEST * np.sqrt(np.maximum(np.diag(residual), 0))
+    shown = covariance[:m, :m] + error
+    left = error @ np.linalg.solve(shown, error)
+    for limit, variance in zip(result.limit, (shown, left), strict=True):
+        limit[axis][known] = FARTHEST * np.sqrt(np.maximum(np.diag(variance), 0))
 
 
 def _moments(

@@ -9,35 +9,39 @@ STEPS = 3  # from the best whole-pixel shift; each squares the error, so the thi
 
 
 @nb.njit(nogil=True, cache=True)
-def climb(products, monomials, leading, last, guess, shifts, peaks):
+def climb(products, monomials, cycles, units, last, guess, shifts, peaks):
     """Newton's method for the maximum of c, frame by frame.
 
     products [n, rows, 2 width] is complex, seen as floats; rows runs over the leading axes. monomials
-    [1 + leading + pairs, rows] are 1, the angular frequencies and their products; leading [axes - 1, rows]
-    and last [width] are angular frequencies.
+    [1 + leading + pairs, rows] are 1, the angular frequencies and their products; cycles [axes - 1, rows] are
+    whole multiples of units [axes], last [width] angular frequencies.
     """
     n, rows, floats = products.shape
-    nl, dims = leading.shape[0], leading.shape[0] + 1
+    nl, dims = cycles.shape[0], cycles.shape[0] + 1
     orders = monomials.shape[0]
     real, imag = np.empty((orders, floats), np.float32), np.empty((orders, floats), np.float32)
     sums = np.empty((orders, 5))
+    phases = np.empty((dims, max(cycles.max() + 1, len(last))), np.complex128)
     gradient, hessian, step = np.empty(dims), np.empty((dims, dims)), np.empty(dims)
     for t in range(n):
         s = guess[t].copy()
         for newton in range(STEPS + 1):
             real[:] = 0
             imag[:] = 0
+            for a in range(dims):
+                _powers(units[a] * s[a], phases[a])
             for r in range(rows):
-                angle = 0.0
+                phase = complex(1.0)
                 for a in range(nl):
-                    angle += leading[a, r] * s[a]
-                c, d = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+                    k = cycles[a, r]
+                    phase *= phases[a, k] if k >= 0 else np.conj(phases[a, -k])
+                c, d = np.float32(phase.real), np.float32(phase.imag)
                 for o in range(orders):
                     f, g = monomials[o, r] * c, monomials[o, r] * d
                     for j in range(floats):
                         real[o, j] += f * products[t, r, j]
                         imag[o, j] += g * products[t, r, j]
-            _finish_sums(real, imag, last, s[nl], sums)
+            _finish_sums(real, imag, last, phases[nl], sums)
             peaks[t] = sums[0, 0]
             if newton == STEPS:
                 break
@@ -51,12 +55,20 @@ def climb(products, monomials, leading, last, guess, shifts, peaks):
 
 
 @nb.njit(nogil=True, cache=True)
-def _finish_sums(real, imag, last, s, sums):
+def _powers(angle, out):
+    """exp(i k angle) for k = 0, 1, ..., each from the one before: a sine each would take longer than the sums."""
+    step = complex(np.cos(angle), np.sin(angle))
+    out[0] = 1.0
+    for k in range(1, len(out)):
+        out[k] = out[k - 1] * step
+
+
+@nb.njit(nogil=True, cache=True)
+def _finish_sums(real, imag, last, phases, sums):
     """Contract the last axis: sums over k, with w its angular frequency, of re, im, w re, w im, w^2 re."""
     sums[:] = 0
     for k in range(last.shape[0]):
-        w = last[k]
-        c, d = np.cos(w * s), np.sin(w * s)
+        w, c, d = last[k], phases[k].real, phases[k].imag
         for o in range(real.shape[0]):
             x = np.float64(real[o, 2 * k]) - np.float64(imag[o, 2 * k + 1])
             y = np.float64(real[o, 2 * k + 1]) + np.float64(imag[o, 2 * k])

@@ -33,7 +33,8 @@ def find_peaks(
     climb(
         products.view(np.float32).reshape(len(products), plan.monomials.shape[1], -1),
         plan.monomials,
-        plan.leading,
+        plan.cycles,
+        plan.units,
         plan.last,
         guess,
         shifts,

@@ -20,7 +20,7 @@ def locate_patches(
     fill: NDArray[np.float32],
     offset: float,
     moves: NDArray[np.int32],
-    corners: NDArray[np.int64],
+    starts: tuple[tuple[int, ...], ...],
     width: tuple[int, ...],
     kernels: NDArray[np.complex64],
     bound: tuple[int, ...],
@@ -41,8 +41,8 @@ def locate_patches(
         Subtracted from each pixel, so that float32 keeps its digits.
     moves : (n, ndim) int32
         Displacement of each frame's content against the template, whole pixels.
-    corners : (P, ndim) int64
-        First pixel of each patch in the template.
+    starts : tuple of int per axis
+        First pixels of the patches in the template, which are P in all, in C order.
     width : (w1, w2[, w3])
         Side of a patch.
     kernels : (P, b1, b2[, b3]) complex64
@@ -59,23 +59,20 @@ def locate_patches(
     peaks : (n, P) float32
         The correlation there.
     """
-    n, shape, patches = len(frames), fill.shape, len(corners)
+    n, shape, patches = len(frames), fill.shape, len(kernels)
     frames = frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False)
     volumes = frames.reshape(n, *_leading_ones(shape))
+    away = np.zeros((n, 3), np.int64)
+    away[:, 3 - len(shape) :] = moves
     plan = fourier.SearchPlan.make(width, kernels.shape[1:], bound)
     offsets = np.empty((n, patches, len(shape)), np.float32)
     peaks = np.empty((n, patches), np.float32)
-    moves3 = np.zeros((n, 3), np.int64)
-    moves3[:, 3 - len(shape) :] = moves
-    corners3 = np.zeros((patches, 3), np.int64)
-    corners3[:, 3 - len(shape) :] = corners
-    ready_fill = fill.reshape(_leading_ones(shape))
 
     def work(first: int, last: int) -> None:
-        gathered = np.empty((patches, *_leading_ones(width)), np.float32)
+        ready = np.empty(_leading_ones(shape), np.float32)
         for t in range(first, last):
-            _gather(volumes[t], ready_fill, np.float32(offset), moves3[t], corners3, gathered)
-            products = _products(gathered.reshape(patches, *width), kernels, plan)
+            _read(volumes[t], fill.reshape(ready.shape), np.float32(offset), away[t], ready)
+            products = _products(ready.reshape(shape), starts, width, kernels)
             find_peaks(products, plan, offsets[t], peaks[t])
 
     share(n, work)
@@ -91,8 +88,9 @@ def settle(
 ) -> NDArray[np.float32]:
     """Displacements of patches, combined with what their neighbours show.
 
-    What a patch shows counts as no more than `limit` away from what all patches say of it, ``within @ apart``;
-    a patch without signal shows what the others say. Both are repeated `ROUNDS` times, where there is such a patch.
+    What a patch shows counts as no more than ``limit[0]`` away from its frame, and then as no more than ``limit[1]``
+    away from what all patches say of it, ``within @ apart``; a patch without signal shows what the others say. The
+    latter is repeated `ROUNDS` times, where there is such a patch.
 
     Parameters
     ----------
@@ -102,7 +100,7 @@ def settle(
         Whether it shows anything.
     within, at_centres : (ndim, P, P) float32
         Weights of all patches in what one of them, and the field at its middle, should be.
-    limit : (ndim, P) float32
+    limit : (2, ndim, P) float32
         Pixels.
 
     Returns
@@ -120,33 +118,46 @@ def _leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _products(
-    gathered: NDArray[np.float32], kernels: NDArray[np.complex64], plan: fourier.SearchPlan
+    image: NDArray[np.float32],
+    starts: tuple[tuple[int, ...], ...],
+    width: tuple[int, ...],
+    kernels: NDArray[np.complex64],
 ) -> NDArray[np.complex64]:
-    """Spectra of the patches times their kernels, at the kernels' frequencies only."""
-    width = kernels.shape[-1]
-    spectra = scipy.fft.rfft(gathered, axis=-1)[..., :width]
-    for axis in range(gathered.ndim - 2, 0, -1):
-        spectra = scipy.fft.fft(spectra, axis=axis)
-    rows = spectra.reshape(len(gathered), -1, width)[:, plan.rows]
-    return np.ascontiguousarray(rows.reshape(kernels.shape) * kernels)
+    """Spectra of the patches of an image times their kernels, at the kernels' frequencies only.
+
+    Axis by axis, from the last: patches side by side share what was transformed of the axes behind.
+    """
+    spectra, last = image, image.ndim - 1
+    for axis in range(last, -1, -1):
+        w, band = width[axis], kernels.shape[1 + axis]
+        cut = np.stack(
+            [spectra[(..., slice(s, s + w), *(slice(None),) * (last - axis))] for s in starts[axis]]
+        )
+        if axis == last:
+            spectra = scipy.fft.rfft(cut, axis=-1)[..., :band]
+        else:
+            at = cut.ndim - 1 - (last - axis)
+            spectra = scipy.fft.fft(cut, axis=at, overwrite_x=True)
+            spectra = spectra[(slice(None),) * at + (fourier.frequencies(w, band, last=False),)]
+    return spectra.reshape(kernels.shape) * kernels
 
 
 @nb.njit(nogil=True, cache=True)
-def _gather(frame, fill, offset, move, corners, out):
-    for p in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                x, y = corners[p, 0] + i, corners[p, 1] + j
-                fx, fy = x + move[0], y + move[1]
-                inside = 0 <= fx < frame.shape[0] and 0 <= fy < frame.shape[1]
-                for k in range(out.shape[3]):
-                    z = corners[p, 2] + k
-                    fz = z + move[2]
-                    v = fill[x, y, z]
-                    if inside and 0 <= fz < frame.shape[2]:
-                        u = np.float32(frame[fx, fy, fz]) - offset
-                        v = u if abs(u) < np.float32(np.inf) else v
-                    out[p, i, j, k] = v
+def _read(frame, fill, offset, away, out):
+    """A frame [d0, d1, d2] displaced back by whole pixels, less `offset`; `fill` where nothing was recorded."""
+    d0, d1, d2 = out.shape
+    first, stop = min(max(-away[2], 0), d2), max(min(d2 - away[2], d2), 0)
+    for i in range(d0):
+        for j in range(d1):
+            line, spare = out[i, j], fill[i, j]
+            line[:] = spare
+            x, y = i + away[0], j + away[1]
+            if 0 <= x < d0 and 0 <= y < d1 and first < stop:
+                part, rest = line[first:stop], spare[first:stop]
+                values = frame[x, y, first + away[2] : stop + away[2]]
+                for k in range(len(part)):
+                    v = np.float32(values[k]) - offset
+                    part[k] = v if abs(v) < np.float32(np.inf) else rest[k]
 
 
 @nb.njit(nogil=True, cache=True)
@@ -156,12 +167,13 @@ def _settle(apart, seen, within, at_centres, limit, out):
     for t in range(n):
         for a in range(axes):
             for p in range(patches):
-                shown[p] = apart[t, p, a] if seen[t, p] else np.float32(0)
+                far = limit[0, a, p] if seen[t, p] else np.float32(0)
+                shown[p] = min(max(apart[t, p, a], -far), far)
             for _ in range(ROUNDS):
                 _weigh(within[a], shown, said)
                 changed = False
                 for p in range(patches):
-                    far = limit[a, p] if seen[t, p] else np.float32(0)
+                    far = limit[1, a, p] if seen[t, p] else np.float32(0)
                     value = min(max(apart[t, p, a], said[p] - far), said[p] + far)
                     changed |= value != shown[p]
                     shown[p] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cupy as cp
 import numpy as np
 
@@ -22,7 +24,7 @@ def locate_patches(
     fill: Array,
     offset: float,
     moves: Array,
-    corners: Array,
+    starts: tuple[tuple[int, ...], ...],
     width: tuple[int, ...],
     kernels: Array,
     bound: tuple[int, ...],
@@ -32,8 +34,8 @@ def locate_patches(
     Parameters and result as the twin says. Beside the frames it needs their patches in float32, the spectra of these,
     and the products with the kernels.
     """
-    n, patches = len(frames), len(corners)
-    gathered = _gathered(frames, fill, offset, moves, corners, width)
+    n, patches = len(frames), len(kernels)
+    gathered = _gathered(frames, fill, offset, moves, starts, width)
     plan = search_plan(width, kernels.shape[1:], bound)
     spectra = cp.fft.rfftn(gathered, axes=tuple(range(2, gathered.ndim)))
     offsets, peaks = find_peaks(_products(spectra, kernels, plan), plan)
@@ -58,10 +60,16 @@ def settle(apart: Array, seen: Array, within: Array, at_centres: Array, limit: A
 
 
 def _gathered(
-    frames: Array, fill: Array, offset: float, moves: Array, corners: Array, width: tuple[int, ...]
+    frames: Array,
+    fill: Array,
+    offset: float,
+    moves: Array,
+    starts: tuple[tuple[int, ...], ...],
+    width: tuple[int, ...],
 ) -> Array:
     """(n, patches, *width) float32, each patch where its frame lies."""
     frames = cp.ascontiguousarray(frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False))
+    corners = _corners(starts, cp.cuda.runtime.getDevice())
     out = cp.empty((len(frames), len(corners), *width), cp.float32)
     _gather(
         (frames.dtype,),
@@ -74,13 +82,19 @@ def _gathered(
             fill,
             np.float32(offset),
             _columns(moves),
-            _columns(corners),
+            corners,
             np.int32(len(corners)),
             *map(np.int32, _three(width)),
             out,
         ),
     )
     return out
+
+
+@lru_cache(maxsize=16)
+def _corners(starts: tuple[tuple[int, ...], ...], device: int) -> Array:
+    """(patches, 3) int32 on the current device."""
+    return _columns(cp.asarray(np.stack([x.ravel() for x in np.meshgrid(*starts, indexing="ij")], axis=1)))
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
