@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,31 @@ from gpucalcium.movies.save_options import Recording, SaveOptions
 
 _LEVEL_FRAMES = 100  # spread over the movie, that the grey levels are taken from
 _LEVEL_VALUES = 1 << 22  # pixels of them all that are sorted
-_CONTAINERS = {".avi": "avi", ".mkv": "matroska"}
+_CONTAINERS = {".avi": "avi", ".mkv": "matroska", ".mp4": "mp4"}
 _FINEST_RATE = 100_000  # denominator of the frame rate
 
 
+@dataclass(frozen=True)
+class _Codec:
+    """How frames are encoded."""
+
+    name: str
+    pixels: str
+    tag: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    is_full_range: bool = False
+    """Whether the file must say that grey levels are 0 to 255, not 16 to 235."""
+
+
+_PLAIN = _Codec("rawvideo", "yuv420p", tag="IYUV")
+_FFV1 = _Codec("ffv1", "gray")
+# quantiser 0 is lossless; a key frame every 50 frames, so that any frame is found fast
+_H264 = _Codec("libx264", "gray", options={"qp": "0", "preset": "veryfast", "g": "50"}, is_full_range=True)
+_FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
+
+
 def write_video(source: FrameSource, path: Path, about: Recording, options: SaveOptions) -> None:
-    """8-bit grey: uncompressed (IYUV) or, with `compress`, lossless FFV1.
+    """8-bit grey: uncompressed (IYUV) or, with `compress`, lossless FFV1; in .mp4 always lossless H.264.
 
     Black and white are the percentiles `q_min` and `q_max` of about 100 frames; if either is None, values are rounded
     and kept between 0 and 255. NaN is black. IYUV stores 219 levels, so that a grey may come back off by one.
@@ -32,7 +52,7 @@ def write_video(source: FrameSource, path: Path, about: Recording, options: Save
     ParameterError
         Not a movie of images.
     MissingExtraError
-        PyAV is not installed.
+        PyAV is not installed, or without an encoder of H.264.
     """
     try:
         import av
@@ -46,11 +66,20 @@ def write_video(source: FrameSource, path: Path, about: Recording, options: Save
     with av.open(str(path), "w", format=_CONTAINERS[path.suffix.lower()]) as container:
         container.metadata["comment"] = json.dumps(about.as_attributes())
         rate = Fraction(about.fr).limit_denominator(_FINEST_RATE)
-        video = container.add_stream("ffv1" if options.compress else "rawvideo", rate=rate)
+        codec = _H264 if path.suffix.lower() == ".mp4" else _FFV1 if options.compress else _PLAIN
+        try:
+            video: Any = container.add_stream(codec.name, rate=rate, options=codec.options)
+        except av.codec.codec.UnknownCodecError as err:
+            raise MissingExtraError(
+                f"{path.suffix} files need {codec.name}, which this PyAV is built without: save as .mkv or .avi with "
+                "compress=1, which is lossless too"
+            ) from err
         video.height, video.width = source.shape[1:]
-        video.pix_fmt = "gray" if options.compress else "yuv420p"
-        if not options.compress:
-            video.codec_context.codec_tag = "IYUV"
+        video.pix_fmt = codec.pixels
+        if codec.tag is not None:
+            video.codec_context.codec_tag = codec.tag
+        if codec.is_full_range:
+            video.codec_context.color_range = _FULL_RANGE
         for chunk in backend.stream(source):
             for frame in backend.to_numpy(chunk):
                 picture = av.VideoFrame.from_ndarray(grey(frame, black, white), format="gray")

@@ -51,6 +51,7 @@ FORMATS: dict[str, Format] = {
     ".mat": Format(write_mat, frozenset({"compress"})),
     ".avi": _VIDEO,
     ".mkv": _VIDEO,
+    ".mp4": Format(write_video, frozenset({"q_max", "q_min"})),
     ".h5": _HDF5,
     ".hdf5": _HDF5,
     ".nwb": Format(write_nwb, NWB_OPTIONS),

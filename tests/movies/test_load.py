@@ -194,7 +194,7 @@ def test_names_without_a_folder_go_to_the_temporary_one(tmp_path, monkeypatch):
     assert (tmp_path / "a.npy").exists()
 
 
-@pytest.mark.parametrize("suffix", ["xyz", "sbx", "mp4"])
+@pytest.mark.parametrize("suffix", ["xyz", "sbx", "bin", "n5"])
 def test_formats_that_are_not_written(tmp_path, suffix):
     with pytest.raises(UnknownFormatError, match=r"Extension Unknown.*\.tif"):
         movie(FRAMES).save(tmp_path / f"a.{suffix}")

@@ -177,13 +177,13 @@ def test_images_and_volumes(tmp_path, suffix):
     assert_array_equal(load(tmp_path / f"i.{suffix}"), FRAMES[:1])
 
 
-@pytest.mark.parametrize("suffix", ["avi", "mkv", "npz", "mat", "zarr", "h5", "tif"])
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4", "npz", "mat", "zarr", "h5", "tif"])
 def test_what_is_saved_comes_back(tmp_path, suffix):
     path = movie(FRAMES, fr=12.5, start_time=2, meta_data={"a": 1}).save(
         tmp_path / f"a.{suffix}", q_min=None, q_max=None
     )
     back = load(path)
-    assert_allclose(back, FRAMES, atol=1 if suffix in ("avi", "mkv") else 0)
+    assert_allclose(back, FRAMES, atol=1 if suffix in ("avi", "mkv", "mp4") else 0)
     assert (back.fr, back.start_time, back.meta_data) == (12.5, 2, [{"a": 1}])
 
 

@@ -281,7 +281,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, suffix):
     chunked = suffix == ".zarr"  # each of its chunks is a file of its own
     noise = Endless(1 if chunked else 96, 1024 if chunked else 128, 1024 if chunked else 128)
     (tmp_path / f"film{suffix}").write_text("the old one")
-    with file_size(1 << 20), pytest.raises(OutputError, match=r"film.* cannot be written.*Nothing is left"):
+    room = 1 << (16 if suffix == ".mp4" else 20)  # frames that are alike take little of it
+    with file_size(room), pytest.raises(OutputError, match=r"film.* cannot be written.*Nothing is left"):
         write(noise, tmp_path / f"film{suffix}", Recording(), SaveOptions())
     assert files.names(tmp_path) == [f"film{suffix}"]
     assert (tmp_path / f"film{suffix}").read_text() == "the old one"

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from gpucalcium.errors import (
-    MovieFileError,
-)
-from gpucalcium.movies import load, open_movie
+from gpucalcium.errors import MissingExtraError, MovieFileError
+from gpucalcium.movies import load, movie, open_movie, write_video
 from tests.movies import recordings
 from tests.movies.recordings import FRAMES
 
@@ -86,3 +84,35 @@ def test_the_damaged_miniscope_recording(shared):
         expected.append(np.frombuffer(content, np.uint8, 40_000, at + 8).reshape(200, 200))
         at += 8 + size
     assert_array_equal(source.read(slice(None)), expected)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
+@pytest.mark.parametrize("compress", [0, 1])
+@pytest.mark.parametrize("size", [(18, 14), (19, 15), (5, 3), (1, 1)])
+def test_videos_that_are_written_come_back_within_a_grey_level(tmp_path, suffix, compress, size):
+    frames = np.random.default_rng(5).integers(0, 256, (12, *size)).astype(np.uint8)
+    name = movie(frames, fr=7.5).save(tmp_path / f"a.{suffix}", q_min=None, q_max=None, compress=compress)
+    is_lossless = compress or suffix == "mp4"
+    assert_allclose(load(name), frames, atol=0 if is_lossless else 1)
+    assert_array_equal(load(name, subindices=[7, 3]), load(name)[[7, 3]])
+    assert load(name).fr == 7.5
+
+
+def test_mp4_is_lossless_h264_of_grey_levels(tmp_path, caplog):
+    av = pytest.importorskip("av")
+    name = movie(FRAMES, fr=30).save(tmp_path / "a.mp4", compress=3)
+    assert ".mp4 files have no place for compress" in caplog.text
+    with av.open(name) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.frames == len(FRAMES)
+    levels = load(name)
+    assert (levels.min(), levels.max()) == (0, 255)
+
+
+def test_an_encoder_that_is_not_there(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.setattr(write_video, "_H264", write_video._Codec("no_such_codec", "gray"))
+    with pytest.raises(MissingExtraError, match=r"no_such_codec.*\.mkv or \.avi"):
+        movie(FRAMES).save(tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
