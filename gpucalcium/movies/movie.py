@@ -122,8 +122,8 @@ class movie(Decomposing, Aligning, Blurring, Levelling, Projecting, timeseries):
         interpolation : {0, 1, 2, 3, 4}
             Of the magnified frames, as in `resize`.
         backend : {'opencv', 'pyplot', 'pylab', 'notebook', 'embed_opencv'}
-            A window of OpenCV (q ends it) or of Matplotlib (q closes it), or a player in the notebook, which are the
-            last two.
+            A window of OpenCV (q or closing it ends) or of Matplotlib (q closes it), or a player in the notebook, which
+            are the last two.
         do_loop : bool
             Start again at the end.
         bord_px : int, optional

@@ -258,7 +258,7 @@ def _pyplot() -> Any:
 
 
 def _in_opencv(screen: Screen) -> None:
-    """A window; q ends it."""
+    """A window; q ends it, or closing it."""
     cv2, title = _opencv(), "frame"
     try:
         running = True
@@ -267,7 +267,10 @@ def _in_opencv(screen: Screen) -> None:
                 due = time.monotonic() + 1 / screen.rate
                 cv2.imshow(title, frame)
                 left = max(1, int(1000 * (due - time.monotonic())))
-                if cv2.waitKey(left) & 0xFF == ord("q"):
+                is_quit = cv2.waitKey(left) & 0xFF == ord("q")
+                if (
+                    is_quit or cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1
+                ):  # else it would open again
                     running = False
                     break
             running = running and screen.view.do_loop

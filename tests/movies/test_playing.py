@@ -112,13 +112,15 @@ def test_page_has_a_limit():
 # ---------------------------------------------------------------------------- in windows
 
 
-def opencv(monkeypatch, quits_after):
+def opencv(monkeypatch, quits_after, closes_after=np.inf):
     """A stand-in for OpenCV that remembers what it showed."""
     seen, closed = [], []
     keys = iter([-1] * quits_after + [ord("q")] * 100)
     module = types.SimpleNamespace(
         imshow=lambda title, frame: seen.append(frame),
         waitKey=lambda ms: next(keys),
+        WND_PROP_VISIBLE=4,
+        getWindowProperty=lambda title, which: float(len(seen) < closes_after),
         destroyAllWindows=lambda: closed.append(True),
     )
     monkeypatch.setitem(sys.modules, "cv2", module)
@@ -137,6 +139,12 @@ def test_opencv_repeats_until_q(monkeypatch):
     seen, closed = opencv(monkeypatch, quits_after=40)
     movie(FRAMES).play(fr=1e6, do_loop=True)
     assert len(seen) == 41 and closed == [True]
+
+
+def test_closing_the_window_ends_it(monkeypatch):
+    seen, closed = opencv(monkeypatch, quits_after=1000, closes_after=7)
+    movie(FRAMES).play(fr=1e6, do_loop=True)
+    assert len(seen) == 7 and closed == [True]
 
 
 def test_opencv_absent_or_without_a_display(monkeypatch):
