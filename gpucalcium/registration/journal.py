@@ -150,7 +150,7 @@ class Journal:
         end = 0
         for head, arrays, place in _records(self._file):
             if not end and head.get("run") != fingerprint:
-                log.info("%s belongs to another run: starting from the first frame", self.path)
+                log.warning("%s belongs to another run: starting from the first frame", self.path)
                 return 0
             end = place
             if "stage" in head:

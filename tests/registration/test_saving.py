@@ -19,15 +19,16 @@ from gpucalcium.errors import OutputError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.registration import MotionCorrect
 from gpucalcium.registration.matching import Matcher
+from gpucalcium.registration.record import SweepRecord
 from tests.registration.scenes import moving_cells
 
 SCENE = moving_cells(T=48, shape=(40, 36), largest=2.0)
 MOVIE = SCENE.movie.astype(np.float32)
 SETTINGS = {"max_shifts": (4, 4), "splits_rig": 6, "splits_els": 6, "strides": (16, 16), "overlaps": (8, 8)}
 KILLED = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from gpucalcium import backend
-from gpucalcium.registration import MotionCorrect
+from gpucalcium.registration import MotionCorrect, journal
 from gpucalcium.registration.output import Output
 
 names, at, settings = sys.argv[1].split(","), int(sys.argv[2]), json.loads(sys.argv[3])
@@ -37,10 +38,11 @@ def sink(self, start, frames):
     global seen
     write(self, start, frames)
     seen += len(frames)
+    time.sleep(0.03)  # for the thread that waits for the disk
     if seen >= at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Output.sink = sink
+Output.sink, journal.SYNC_SECONDS = sink, 0.0
 with backend.use("cpu"), backend.limit(chunk_frames=5):
     MotionCorrect(names, resume=True, **settings).motion_correct(save_movie=True)
 """
@@ -105,8 +107,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(case, tmp_path, temp, monkeypatch
     killed(names, at, **settings)
     assert not any(Path(name).exists() for name in whole.mmap_file)
     assert list(temp.iterdir())
-    counts = located(monkeypatch)
+    counts, starts = located(monkeypatch), []
+    begin = SweepRecord.before
+    monkeypatch.setattr(SweepRecord, "before", lambda self: starts.append(self.start) or begin(self))
     again = corrected(names, resume=True, **settings)
+    assert max(starts) > 0  # what was on the disk was not written again
     assert [content(Path(name)) for name in again.mmap_file] == expected
     assert again.mmap_file == whole.mmap_file
     for name in ("shifts_rig", "templates_rig", "x_shifts_els", "templates_els"):
@@ -140,7 +145,7 @@ def test_another_run_starts_from_the_first_frame_and_says_so(changed, tmp_path, 
         settings = {"max_shifts": (3, 3)}
     else:
         template = MOVIE[:20].mean(axis=0)
-    with caplog.at_level(logging.INFO, logger="gpucalcium"):
+    with caplog.at_level(logging.WARNING, logger="gpucalcium"):
         again = corrected(names, template, resume=True, **settings)
     assert "belongs to another run" in caplog.text
     result = content(Path(again.mmap_file[0]))
