@@ -10,15 +10,15 @@ from gpucalcium.registration.apply import displace_field
 from gpucalcium.registration.matching import Matcher, Noise
 from gpucalcium.registration.patch_matching import PatchMatcher
 from gpucalcium.registration.patches import PatchGrid
-from gpucalcium.registration.template import first_matcher, mean_and_variance, mean_power, whole
+from gpucalcium.registration.template import mean_and_variance, mean_power, whole
 
 
 def first_patch_matcher(
     sample: Array,
-    bound: tuple[int, ...],
+    rigid: Matcher,
+    noise: Noise,
     grid: PatchGrid,
     deviation: tuple[float, ...],
-    template: NDArray[np.float32],
     *,
     keep: bool,
     high_pass: NDArray[np.float64] | None = None,
@@ -30,31 +30,30 @@ def first_patch_matcher(
     Parameters
     ----------
     sample : (n, d1, d2[, d3]), any real dtype
-    bound : tuple of int
-        Largest shift of a frame per axis.
+    rigid : Matcher
+        Finds frames as a whole.
+    noise : Noise
+        What it was made with.
     grid : PatchGrid
     deviation : tuple of float
         Largest distance of a patch's shift from its frame's, per axis.
-    template : (d1, d2[, d3]) float32
     keep : bool
         The template stays as it is, and only the rest is learned.
     high_pass : array, optional
         See `Matcher.make`.
     """
-    rigid, noise = first_matcher(sample, bound, template=template, high_pass=high_pass)
     finder = PatchMatcher.make(rigid, grid, deviation, noise, high_pass)
-    shown = finder.show(sample)
     if not any(deviation):
         return finder
+    shown = finder.show(sample)
     field = finder.taught(shown, noise).settle(shown).field
     mean, variance = mean_and_variance(displace_field(sample, field, grid, interpolate=True))
     mean = whole(mean)
-    noise = Noise.measured(
+    left = Noise.measured(
         mean_power(sample, rigid.template),
         mean.astype(np.float64) - mean.mean(dtype=np.float64),
         variance,
         len(sample),
     )
-    rigid = Matcher.make(rigid.template if keep else mean, bound, noise, high_pass)
-    finder = PatchMatcher.make(rigid, grid, deviation, noise, high_pass)
-    return finder.taught(finder.show(sample), noise)
+    sharper = Matcher.make(rigid.template if keep else mean, rigid.bound, left, high_pass)
+    return PatchMatcher.make(sharper, grid, deviation, left, high_pass).taught(shown, left)

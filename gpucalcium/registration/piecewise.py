@@ -10,18 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.registration.apply import displace_field
 from gpucalcium.registration.journal import Journal
+from gpucalcium.registration.matching import Matcher
 from gpucalcium.registration.patch_matching import LocatedPatches, PatchMatcher
 from gpucalcium.registration.patch_template import first_patch_matcher
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.record import SweepRecord
-from gpucalcium.registration.rigid import RigidParams, RigidResult, check_bound, median_of, register_rigid
+from gpucalcium.registration.rigid import (
+    RigidParams,
+    RigidResult,
+    check_bound,
+    check_template,
+    median_of,
+    register_rigid,
+)
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
-from gpucalcium.registration.template import sample_of
+from gpucalcium.registration.template import first_matcher, sample_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +152,8 @@ def register_piecewise(
         raise ArrayShapeError(
             f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
         )
-    first = None
-    if template is None:
-        first = register_rigid(source, params.rigid, journal=journal)
-        template = first.template
-    finder = _first_finder(source, params, grid, template, given=first is None)
+    first = register_rigid(source, params.rigid, journal=journal) if template is None else None
+    finder = _first_finder(source, params, grid, template, first)
     move = partial(move_patches, grid=grid, **params.how())
     sweep = Sweep(source, move, border=params.border, fourier=params.fourier, offset=offset)
     splits = params.splits(len(source))
@@ -178,25 +182,20 @@ def _first_finder(
     source: FrameSource,
     params: PiecewiseParams,
     grid: PatchGrid,
-    template: NDArray[np.float32],
-    *,
-    given: bool,
+    template: NDArray[np.float32] | None,
+    first: RigidResult | None,
 ) -> PatchMatcher:
-    """Filters made from a sample of frames; `template` stays as it is if it was given."""
-    image = np.asarray(backend.to_numpy(template), np.float32)
-    if image.shape != source.shape[1:]:
-        raise ArrayShapeError(
-            f"template has shape {image.shape}, the movie's frames {source.shape[1:]}: they must agree"
-        )
-    bound = check_bound(source, params.rigid.max_shifts)
+    """Filters made from a sample of frames: for the template that was given, or what rigid registration found."""
+    bound, high_pass = check_bound(source, params.rigid.max_shifts), params.rigid.high_pass()
+    sample = sample_of(source)
+    if first is not None:
+        noise = first.noise
+        rigid = Matcher.make(first.template, bound, noise, high_pass)
+    else:
+        image = check_template(template, source)
+        rigid, noise = first_matcher(sample, bound, template=image, high_pass=high_pass)
     return first_patch_matcher(
-        sample_of(source),
-        bound,
-        grid,
-        params.deviation(),
-        image,
-        keep=given,
-        high_pass=params.rigid.high_pass(),
+        sample, rigid, noise, grid, params.deviation(), keep=first is None, high_pass=high_pass
     )
 
 

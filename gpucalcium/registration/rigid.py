@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from gpucalcium.backend import Array, FrameSource
 from gpucalcium.backend.stencils import difference_kernel
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
 from gpucalcium.registration.journal import Journal
-from gpucalcium.registration.matching import Matcher
+from gpucalcium.registration.matching import Matcher, Noise
 from gpucalcium.registration.record import SweepRecord
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
 from gpucalcium.registration.template import first_matcher, sample_of, whole
@@ -93,6 +94,8 @@ class RigidResult:
     """Median of these; what a further pass, or the next file, starts from."""
     used_template: NDArray[np.float32] = field(repr=False)
     """What the shifts refer to."""
+    noise: Noise = field(repr=False)
+    """What the frames hold beside it."""
 
 
 def register_rigid(
@@ -140,7 +143,7 @@ def register_rigid(
         No pixel is a finite number.
     """
     bound = check_bound(source, params.max_shifts)
-    given = None if template is None else _check_template(template, source)
+    given = None if template is None else check_template(template, source)
     if out is not None and (out.shape != source.shape or out.dtype != np.float32):
         raise ArrayShapeError(
             f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
@@ -163,7 +166,7 @@ def register_rigid(
     means = [mean for mean, split in zip(final.means, splits, strict=True) if split in chosen]
     if params.niter_rig == 0:
         means = [matcher.template]
-    return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template)
+    return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template, noise)
 
 
 def _improved(
@@ -205,7 +208,14 @@ def check_bound(source: FrameSource, max_shifts: tuple[int, ...]) -> tuple[int, 
     return bound
 
 
-def _check_template(template: NDArray, source: FrameSource) -> NDArray[np.float32]:
+def check_template(template: Any, source: FrameSource) -> NDArray[np.float32]:
+    """A template that was given, as float32 in host memory.
+
+    Raises
+    ------
+    ArrayShapeError, MovieValueError
+        It is not of the frames' shape; it holds no number.
+    """
     image = np.asarray(backend.to_numpy(template), np.float32)
     if image.shape != source.shape[1:]:
         raise ArrayShapeError(
