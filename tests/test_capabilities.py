@@ -94,8 +94,25 @@ def extract(name, movie, dims):
             return function(1, params=params).fit(movie).estimates.C
 
 
+def call_method(name, movie):
+    """A method of `movie`, which is an array in memory or a map of a file."""
+    frames = movie if isinstance(movie, np.memmap) else backend.to_numpy(movie)
+    options = {
+        "computeDFF": {"secsWindow": 0.5},
+        "removeBL": {"windowSize": 13},
+        "extract_traces_from_masks": {"masks": np.ones((2, *frames.shape[1:]))},
+        "IPCA_denoise": {"components": 2, "batch": 50},
+        "partition_FOV_KMeans": {"n_clusters": 2},
+        "online_NMF": {"n_components": 2, "method": "nmf", "iterations": 2},
+        "NonnegativeMatrixFactorization": {"n_components": 2, "tol": 0.1},
+    }.get(name, {})
+    return getattr(gpucalcium.movie(frames, fr=20), name)(**options)
+
+
 def run(name, movie, dims):
     room, _, function = name.rpartition(".")
+    if room == "movies.movie":
+        return call_method(function, movie)
     if room == "registration":
         return register(name, movie)
     if room.startswith("cnmf"):
@@ -125,7 +142,11 @@ def test_works_or_refuses_as_the_table_says(wing, name, kind):
             run(name, movie, dims)
 
 
-@pytest.mark.parametrize("name", [name for name in MOVIES if CAPABILITIES[name].streaming])
+STREAMING = [name for name in MOVIES if CAPABILITIES[name].streaming]
+METHODS = "movies.movie."  # of arrays: tests/movies/test_method_memory.py holds what they take
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMING if not name.startswith(METHODS)])
 def test_streaming_operation_never_asks_for_the_whole_movie(wing, name):
     dims = DIMS["planes"]
     watched = Watched(scene(dims)[0])

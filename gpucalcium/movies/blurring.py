@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
-from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, NotSupportedError, ParameterError
 from gpucalcium.movies.sources import open_movie
 from gpucalcium.movies.timeseries import timeseries
 
@@ -68,7 +68,7 @@ class Blurring(timeseries):
         return self._replace(lambda frames: _filters(frames).median(frames, size))
 
     def bilateral_blur_2D(self, diameter: int = 5, sigmaColor: float = 10000, sigmaSpace: float = 0) -> Self:
-        """Blur each frame but for its edges, in place.
+        """Blur each frame (of volumes each plane) but for its edges, in place.
 
         Parameters
         ----------
@@ -85,12 +85,15 @@ class Blurring(timeseries):
         ----------
         Tomasi & Manduchi (1998), ICCV 839.
         """
-        self._check_images("bilateral_blur_2D")
         sigma_value, sigma_space = (sigma if sigma > 0 else 1.0 for sigma in (sigmaColor, sigmaSpace))
         radius = max(1, diameter // 2 if diameter > 0 else round(1.5 * sigma_space))
-        return self._replace(
-            lambda frames: _filters(frames).bilateral(frames, radius, sigma_value, sigma_space)
-        )
+
+        def smooth(frames: Array) -> Array:
+            planes = _planes(frames)
+            blurred = _filters(frames).bilateral(planes, radius, sigma_value, sigma_space)
+            return _volumes(blurred, frames.shape)
+
+        return self._replace(smooth)
 
     def guided_filter_blur_2D(self, guide_filter: ArrayLike, radius: int = 5, eps: float = 0) -> Self:
         """Blur each frame but for the edges of another image, in place.
@@ -112,7 +115,11 @@ class Blurring(timeseries):
         ----------
         He, Sun & Tang (2013), IEEE Trans. PAMI 35:1397, equations 5, 6 and 8.
         """
-        self._check_images("guided_filter_blur_2D")
+        if self.ndim != 3:
+            raise NotSupportedError(
+                f"guided_filter_blur_2D of {self.shape}: not supported because a guide is one image; filter plane by "
+                "plane, movie[..., k]"
+            )
         guide = np.asarray(guide_filter, np.float64)
         if guide.shape != self.shape[1:]:
             raise ArrayShapeError(f"the guide has shape {guide.shape}, the frames {self.shape[1:]}")
@@ -144,9 +151,20 @@ class Blurring(timeseries):
         backend.pipe(open_movie(values), step, sink, working=_WORKING * int(np.prod(self.shape[1:])))
         return self
 
-    def _check_images(self, method: str) -> None:
-        if self.ndim != 3:
-            raise ArrayShapeError(f"{method} takes (T, d1, d2), not {self.shape}; blur one plane at a time")
+
+def _planes(frames: Array) -> Array:
+    """Frames (n, d1, d2[, d3]) as images (n d3, d1, d2), C order."""
+    if frames.ndim == 3:
+        return frames
+    xp = backend.arrays.xp(frames)
+    return xp.ascontiguousarray(xp.moveaxis(frames, 3, 1)).reshape(-1, *frames.shape[1:3])
+
+
+def _volumes(planes: Array, shape: tuple[int, ...]) -> Array:
+    """What `_planes` was given, of `shape`."""
+    if len(shape) == 3:
+        return planes
+    return backend.arrays.xp(planes).moveaxis(planes.reshape(shape[0], shape[3], *shape[1:3]), 1, 3)
 
 
 def _filters(frames: Array) -> ModuleType:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, NotSupportedError, ParameterError
 from gpucalcium.movies import decomposition
 from gpucalcium.movies.resizing import AREA, NEAREST, resize, resized_length
 from gpucalcium.movies.timeseries import timeseries
@@ -269,7 +269,10 @@ class Decomposing(timeseries):
             Between the pixels of the smaller frames (C order); distances as a share of the largest.
         """
         if self.ndim != 3:
-            raise ArrayShapeError(f"partition_FOV_KMeans takes (T, d1, d2), not {self.shape}")
+            raise NotSupportedError(
+                f"partition_FOV_KMeans of {self.shape}: not supported because the parts are of one plane; take planes, "
+                "movie[..., k]"
+            )
         if not 0 <= tradeoff_weight <= 1:
             raise ParameterError(f"tradeoff_weight={tradeoff_weight}: lies between 0 and 1")
         rows, columns = resized_length(self.shape[1], fx), resized_length(self.shape[2], fy)

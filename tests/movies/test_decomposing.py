@@ -5,8 +5,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.errors import ArrayShapeError, MemoryBudgetError, MovieValueError, ParameterError
-from gpucalcium.movies import decomposition, movie
+from gpucalcium.errors import (
+    ArrayShapeError,
+    MemoryBudgetError,
+    MovieValueError,
+    NotSupportedError,
+    ParameterError,
+)
+from gpucalcium.movies import decomposing, decomposition, movie
 
 
 def sources(T=150, dims=(13, 17), seed=0, noise=0.05):
@@ -58,6 +64,18 @@ def test_denoised_movie_agrees_with_the_reference(stored, recording):
 def test_all_components_rebuild_the_movie():
     frames = np.random.default_rng(2).normal(size=(6, 4, 5, 3)).astype(np.float32)
     assert_allclose(movie(frames).IPCA_denoise(6), frames, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [10, 4096])
+def test_layout_in_memory_changes_nothing(limit, monkeypatch):
+    """As in a memory map of traces, where time runs fastest."""
+    monkeypatch.setattr(decomposition, "GRAM_LIMIT", limit)
+    recording, _, _ = sources()
+    turned = movie(np.moveaxis(np.ascontiguousarray(np.moveaxis(np.asarray(recording), 0, 2)), 2, 0), fr=10)
+    assert not turned.flags.c_contiguous
+    for one, other in zip(recording.IPCA(3, 50), turned.IPCA(3, 50), strict=True):
+        assert_allclose(one, other, atol=1e-5)
+    assert_array_equal(recording.online_NMF(3, "nmf")[1], turned.online_NMF(3, "nmf")[1])
 
 
 def test_many_frames_are_decomposed_on_a_random_subspace(monkeypatch):
@@ -202,6 +220,16 @@ def test_partition_finds_what_is_correlated():
     assert_allclose(np.diag(correlations), 1)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_correlations_are_numpys_whatever_the_chunk(wing, dtype, monkeypatch):
+    frames = (30 * halves() + 120).astype(dtype)
+    expected = np.corrcoef(frames.reshape(90, -1).astype(np.float64).T)
+    for at_once in (1, 7, 256):
+        monkeypatch.setattr(decomposing, "_AT_ONCE", at_once)
+        found = movie(frames).partition_FOV_KMeans(1, 1, 1, 2, 5)[1]
+        assert_allclose(found, expected, atol=1e-9)
+
+
 def test_partition_by_distance_alone_ignores_the_values():
     a = movie(halves()).partition_FOV_KMeans(0, 0.5, 0.5, 3)[0]
     b = movie(np.ones((4, 12, 21))).partition_FOV_KMeans(0, 0.5, 0.5, 3)[0]
@@ -215,7 +243,13 @@ def test_partition_says_what_is_wrong():
         recording.partition_FOV_KMeans(n_clusters=9, fx=0.2, fy=0.15)
     with pytest.raises(ParameterError, match="tradeoff_weight=2"):
         recording.partition_FOV_KMeans(2)
-    with pytest.raises(ArrayShapeError, match="takes"):
+    with pytest.raises(NotSupportedError, match="of one plane"):
         movie(np.ones((2, 3, 4, 5))).partition_FOV_KMeans()
+    holey = movie(halves())
+    holey[3, 2, 1] = np.nan
+    with pytest.raises(MovieValueError, match="the movie holds NaN"):
+        holey.partition_FOV_KMeans(fx=0.5, fy=0.5)
+    with backend.limit(memory="1MiB"), pytest.raises(MemoryBudgetError, match="use online_NMF"):
+        movie(np.ones((700, 20, 20), np.float32)).NonnegativeMatrixFactorization(2)
     with backend.limit(memory="1MiB"), pytest.raises(MemoryBudgetError, match="smaller fx and fy"):
         recording.partition_FOV_KMeans(fx=1, fy=1)
