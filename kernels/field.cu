@@ -107,19 +107,21 @@ __global__ void warp(const Pixel* __restrict__ frames, int d0, int d1, int d2, c
         return;
     }
     const Pixel* const frame = frames + t * d0 * d1 * d2;
+    int from[AXES][TAPS];
+    for (int a = 0; a < AXES; ++a)
+        for (int i = 0; i < TAPS; ++i) from[a][i] = inside(cell[a] + i - 1, dims[3 - AXES + a], border);
     float v = 0;
     for (int p = 0; p < (AXES == 3 ? TAPS : 1); ++p) {
         const float w0 = AXES == 3 ? taps[0][p] : 1.0f;
-        const index_t plane = AXES == 3 ? inside(cell[0] + p - 1, d0, border) : 0;
+        const index_t plane = AXES == 3 ? from[0][p] : 0;
         for (int q = 0; q < TAPS; ++q) {
             const float w1 = w0 * taps[AXES - 2][q];
             if (w1 == 0) continue;
-            const Pixel* const line = frame + (plane * d1 + inside(cell[AXES - 2] + q - 1, d1, border)) * d2;
+            const Pixel* const line = frame + (plane * d1 + from[AXES - 2][q]) * d2;
             float across = 0;
-            for (int r = 0; r < TAPS; ++r) {
-                const float w2 = taps[AXES - 1][r];
-                if (w2 != 0) across += w2 * static_cast<float>(line[inside(cell[AXES - 1] + r - 1, d2, border)]);
-            }
+            for (int r = 0; r < TAPS; ++r)
+                if (taps[AXES - 1][r] != 0)
+                    across += taps[AXES - 1][r] * static_cast<float>(line[from[AXES - 1][r]]);
             v += w1 * across;
         }
     }

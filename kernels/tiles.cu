@@ -53,10 +53,14 @@ __device__ __forceinline__ void sound(const Axis& axis, int start, float move, i
     first = 0;
     end = axis.width;
     if (border == BORDER_REFLECT) return;
-    const int n = axis.length, least = min(max(static_cast<int>(ceilf(move)), 0), n - 1);
-    const int most = max(n - max(static_cast<int>(ceilf(-move)), 0), least + 1);
-    const int lowest = border == BORDER_COPY ? axis.width - 1 : axis.width;
-    first = min(max(least - start, 0), lowest);
+    const int n = axis.length;
+    int least = static_cast<int>(ceilf(move)), most = n - max(static_cast<int>(ceilf(-move)), 0);
+    if (border == BORDER_COPY) {  // the nearest line, if none is inside
+        least = min(max(least, 0), n - 1);
+        most = max(most, least + 1);
+    }
+    first = max(least - start, 0);
+    if (border == BORDER_COPY) first = min(first, axis.width - 1);
     end = max(min(most - start, axis.width), border == BORDER_COPY ? first + 1 : first);
 }
 

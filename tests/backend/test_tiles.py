@@ -44,10 +44,10 @@ def blended_by_definition(tiles, field, starts, shape, weights, kind, fill, bord
             inside = True
             for a, n in enumerate(shape):
                 s = field[index][a]
-                first = min(max(int(np.ceil(s)), 0), n - 1)
-                last = max(n - max(int(np.ceil(-s)), 0), first + 1) - 1
-                inside &= first <= pixel[a] <= last
-                if border == "copy":
+                inside &= 0 <= pixel[a] - s <= n - 1
+                if border == "copy":  # of the lines that are inside, or the last of the frame
+                    first = min(max(int(np.ceil(s)), 0), n - 1)
+                    last = max(n - max(int(np.ceil(-s)), 0), first + 1) - 1
                     nearest = min(max(pixel[a], first), last) - starts[a][index[a]]
                     source[a] = min(max(nearest, 0), width[a] - 1)
             if border in ("nan", "min") and not inside:

@@ -182,12 +182,12 @@ def _sound(move, start, width, n, border):
     """First and one past the last pixel of a tile that came from inside the frame; at least one with 'copy'."""
     if border == REFLECT:
         return 0, width
-    first, last = _valid(move, n)
-    a, b = first - start, last - start
     if border == COPY:
-        a = min(max(a, 0), width - 1)
-        return a, max(min(b, width), a + 1)
-    return max(a, 0), max(min(b, width), max(a, 0))
+        first, last = _valid(move, n)
+        a = min(max(first - start, 0), width - 1)
+        return a, max(min(last - start, width), a + 1)
+    a = max(np.int64(np.ceil(move)) - start, 0)
+    return a, max(min(n - max(np.int64(np.ceil(-move)), 0) - start, width), a)
 
 
 @nb.njit(nogil=True, cache=True)
