@@ -241,7 +241,7 @@ def convert(
     order: Annotated[str, typer.Option(help="Memory map: F, frame after frame; C, trace after trace.")] = "F",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write a movie into a file of another kind: TIFF, HDF5, NWB, Zarr, NPY, NPZ, MAT, AVI, MKV, a memory map."""
+    """Write a movie into a file of another kind: TIFF, HDF5, NWB, Zarr, NPY, NPZ, MAT, AVI, MKV, MP4, a memory map."""
     from gpucalcium.movies import convert as converted
 
     if target.exists() and not overwrite:

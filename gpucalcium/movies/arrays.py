@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
-from gpucalcium.errors import MovieFileError
+from gpucalcium.errors import GpuCalciumError, MovieFileError
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import PIECE, Source
 
@@ -56,7 +56,9 @@ class SlicedSource(Source):
     def _fill(self, wanted: range, out: NDArray) -> None:
         try:
             self._fill_from_file(wanted, out)
-        except (OSError, RuntimeError, ValueError) as err:  # what HDF5, Zarr and their codecs raise
+        except (MemoryError, GpuCalciumError):
+            raise
+        except Exception as err:  # HDF5, Zarr and each of their codecs raise errors of their own
             raise MovieFileError(
                 f"{self.name}: of {len(self)} frames, {wanted[0]} to {wanted[-1]} cannot be read: {err}. The file may "
                 "be truncated or corrupt; copy it again from where it was recorded"

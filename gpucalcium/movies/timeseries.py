@@ -180,7 +180,7 @@ class timeseries(np.ndarray):
         file_name : path
             ``.tif .tiff .btf``: a page per frame. ``.h5 .hdf5 .zarr``: data set `var_name_hdf5` with attributes.
             ``.npy``: the array alone. ``.npz``: ``input_arr`` and the attributes. ``.mat``: the same, version 5, time
-            last. ``.avi .mkv``: grey video. ``.nwb``: a TwoPhotonSeries. ``.mmap``: memory map; size and order are
+            last. ``.avi .mkv .mp4``: grey video. ``.nwb``: a TwoPhotonSeries. ``.mmap``: memory map; size and order are
             added to the name. Without a folder: in that for temporary files (setting GPUCALCIUM_TEMP).
         to32 : bool
             TIFF: convert to float32. Others keep the dtype; .mmap is always float32.
@@ -189,7 +189,8 @@ class timeseries(np.ndarray):
         imagej, bigtiff : bool
             TIFF: ImageJ's format, or offsets of 64 bits.
         compress : int
-            Level of zlib, 0 (none) to 9, except for .npy and .mmap; video: above 0, lossless FFV1 in place of IYUV.
+            Level of zlib, 0 (none) to 9, except for .npy and .mmap; .avi and .mkv: above 0, lossless
+            FFV1 in place of IYUV; .mp4 is always lossless H.264.
         q_max, q_min : float or None
             Video: percentiles of about 100 frames that become white and black; None: levels 0 to 255 as they are.
         var_name_hdf5 : str

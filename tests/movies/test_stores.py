@@ -6,6 +6,7 @@ import json
 import struct
 
 import pytest
+from numpy.testing import assert_array_equal
 
 from gpucalcium.errors import (
     DatasetNotFoundError,
@@ -54,3 +55,16 @@ def test_n5_that_promises_too_much(tmp_path):
     (path / "attributes.json").write_text(json.dumps(about | {"blockSize": [0, 1, 1]}))
     with pytest.raises(MovieFileError, match="no description"):
         open_movie(path)
+
+
+@pytest.mark.parametrize("codec", ["Zlib", "GZip", "BZ2", "LZMA", "Zstd", "LZ4"])
+def test_damage_that_any_codec_finds_is_named(tmp_path, codec):
+    zarr, numcodecs = pytest.importorskip("zarr"), pytest.importorskip("numcodecs")
+    path = tmp_path / "a.zarr"
+    compressor = getattr(numcodecs, codec)()
+    recordings.zarred(path, chunks=(8, 18, 14), compressors=compressor)
+    assert_array_equal(open_movie(path).read(slice(None)), zarr.open(path)[:])
+    for content in (b"", b"\xff" * 100, (path / "2.0.0").read_bytes()[:50]):
+        (path / "2.0.0").write_bytes(content)
+        with pytest.raises(MovieFileError, match=r"a\.zarr.*of 41 frames.*cannot be read"):
+            open_movie(path).read(slice(None))
