@@ -9,7 +9,7 @@ what each of the steps here gains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.ndimage import correlate, gaussian_filter
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, fourier
+from gpucalcium.registration.activity import Activity
 
 SPECTRUM_POWER = 0.65
 """Exponent of N(k). Part of what N counts as noise is cells that brighten in place: it weighs less than its power."""
@@ -30,7 +31,9 @@ WEIGHT_RANGE = (
 )
 NOISE_FLOOR = 1e-3  # of a frame's own power: without noise the filter must not become infinitely sharp
 INFORMATION_KEPT = 0.99  # of sum k^2 S(k) / N(k), which is what the variance of the shift depends on
+CURVATURE_KEPT = 0.999  # of sum k^2 |H(k) T(k)|, for filters that must stay orthogonal to activity
 MARGIN_SHARE, TAPER_SHARE = 0.05, 0.1  # of the side of the frame
+REACH = 1.0  # pixels that the nearest maximum may lie from where the coarse filter found the frame
 NO_SIGNAL = 1e-3  # of the template's correlation with itself: below, the frame shows nothing
 
 
@@ -60,6 +63,8 @@ class Noise:
     """Power of the mean image without noise, on the same grid."""
     deviation: NDArray[np.float64]
     """Local standard deviation to the power that weights need, (d1, d2[, d3]); its median is one."""
+    activity: Activity | None = None
+    """Where what varies lies, if that was measured: then it, and not the spectrum, decides what frames are found by."""
 
     @cached_property
     def weight(self) -> NDArray[np.float64]:
@@ -169,6 +174,8 @@ class Matcher:
     """Weighted template spectrum within the band, scaled so that the template finds itself with peak 1."""
     bias: NDArray[np.float32]
     """(ndim,) where the template finds itself, pixels; taken off every result."""
+    coarse: Matcher | None = None
+    """Finds the frame to a pixel first, where the kernel knows little beyond the nearest maximum."""
 
     @classmethod
     def make(
@@ -190,39 +197,68 @@ class Matcher:
             Measured on frames of the same recording.
         high_pass : array, optional
             Kernel that frames and template are to be correlated with first. Correlation is linear, so it acts
-            here, twice, on the template alone, and costs nothing per frame.
+            here, twice, on the template alone, and costs nothing per frame. `noise.activity` is then not used.
         """
         offset = float(template.mean(dtype=np.float64))
         fill = (template - np.float32(offset)).astype(np.float32)
-        weighted = _weighted(fill.astype(np.float64), bound, noise, high_pass)
-        band = _band(noise)
+        image = fill.astype(np.float64)
+        coarse = None
+        if noise.activity is None or high_pass is not None:
+            weighted, band = _weighted(image, bound, noise, high_pass), _band(noise)
+        else:
+            coarse = cls.make(template, bound, replace(noise, activity=None))
+            weighted, band = _least_disturbed(image, noise, noise.activity)
         kernel = _cut(weighted, template.shape, band).astype(np.complex64)
-        wing = backend.wing()
-        shifts, peaks, _ = wing.registration.locate(
+        shifts, peaks, _ = backend.wing().registration.locate(
             backend.put(fill[None]), backend.put(fill), 0.0, backend.put(kernel), _searched(bound, fill.shape)
         )
         bias, peak = backend.to_numpy(shifts)[0], float(backend.to_numpy(peaks)[0])
         if not peak > 0:
             bias, peak = np.zeros_like(bias), 1.0
-        return cls(template, bound, offset, fill, (kernel / peak).astype(np.complex64), bias)
+        return cls(template, bound, offset, fill, (kernel / peak).astype(np.complex64), bias, coarse)
 
     def locate(self, frames: Array) -> Located:
         """Displacement that moves each of `frames` (n, d1, d2[, d3]), of any dtype, onto the template."""
+        if self.coarse is not None:
+            return self._refined(frames, self.coarse.locate(frames))
         xp = backend.arrays.xp(frames)
-        registration = backend.wing(frames).registration
-        shifts, peaks, missing = registration.locate(
-            frames,
-            xp.asarray(self.fill),
-            self.offset,
-            xp.asarray(self.kernel),
-            _searched(self.bound, self.fill.shape),
-        )
+        shifts, peaks, missing = self._search(frames, _searched(self.bound, self.fill.shape))
         most = xp.asarray(np.array(self.bound, np.float32))
         raw = xp.asarray(self.bias) - shifts
         empty = (peaks < NO_SIGNAL) | (missing == self.fill.size)
         clamped = (abs(raw) > most).any(axis=1) & ~empty
         kept = xp.clip(raw, -most, most) * ~empty[:, None]
         return Located(kept + np.float32(0), peaks, missing, clamped, empty)  # + 0: no negative zeros
+
+    def _refined(self, frames: Array, found: Located) -> Located:
+        """What the coarse filter found, moved to the nearest maximum of the correlation with this one."""
+        xp = backend.arrays.xp(frames)
+        whole = xp.round(found.shifts)
+        near = tuple(min(m, 1) for m in self.bound)
+        shifts, _, _ = self._search(_rolled(frames, whole), near)
+        rest = xp.asarray(self.bias) - shifts
+        usable = (abs(whole + rest - found.shifts) <= REACH).all(axis=1) & ~found.empty & ~found.clamped
+        most = xp.asarray(np.array(self.bound, np.float32))
+        raw = xp.where(usable[:, None], whole + rest, found.shifts)
+        clamped = found.clamped | (abs(raw) > most).any(axis=1)
+        kept = xp.clip(raw, -most, most) + np.float32(0)
+        return Located(kept, found.peaks, found.missing, clamped, found.empty)
+
+    def _search(self, frames: Array, window: tuple[int, ...]) -> tuple[Array, Array, Array]:
+        xp = backend.arrays.xp(frames)
+        return backend.wing(frames).registration.locate(
+            frames, xp.asarray(self.fill), self.offset, xp.asarray(self.kernel), window
+        )
+
+
+def _rolled(frames: Array, shifts: Array) -> Array:
+    """Each frame rolled by its own number of whole pixels, float32 (n, ndim)."""
+    xp = backend.arrays.xp(frames)
+    index = [xp.arange(len(frames)).reshape(-1, *(1,) * (frames.ndim - 1))]
+    for axis, n in enumerate(frames.shape[1:]):
+        places = (xp.arange(n) - shifts[:, axis : axis + 1].astype(np.int64)) % n
+        index.append(places.reshape(-1, *(n if a == axis else 1 for a in range(frames.ndim - 1))))
+    return frames[tuple(index)]
 
 
 def _searched(bound: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -249,15 +285,32 @@ def _weighted(
     return result
 
 
+def _least_disturbed(
+    image: NDArray[np.float64], noise: Noise, activity: Activity
+) -> tuple[NDArray[np.complex128], tuple[int, ...]]:
+    """Spectrum of the filter that activity disturbs least, conjugated, and its band."""
+    shape = image.shape
+    image = image - image.mean()
+    weighted = scipy.fft.rfftn(activity.filter(image, noise.signal, noise.spectrum)).conj()
+    weighted[(0,) * image.ndim] = 0
+    told = np.abs(weighted * scipy.fft.rfftn(image))
+    return weighted, _kept(_rings(shape)[0] ** 2 * told * multiplicity(shape), shape, CURVATURE_KEPT)
+
+
 def _band(noise: Noise) -> tuple[int, ...]:
     """Frequencies kept per axis (see `fourier.frequencies`): those that hold nearly all that is known of a shift."""
     shape = noise.deviation.shape
     information = _rings(shape)[0] ** 2 * noise.structure * noise.weight * multiplicity(shape)
+    return _kept(information, shape, INFORMATION_KEPT)
+
+
+def _kept(information: NDArray[np.float64], shape: tuple[int, ...], share: float) -> tuple[int, ...]:
+    """The smallest band that holds, along each axis, this share of what stands at the frequencies of rfftn."""
     kept = []
     for axis, n in enumerate(shape):
         along = information.sum(axis=tuple(a for a in range(len(shape)) if a != axis))
         both_signs = np.bincount(np.minimum(np.arange(len(along)), n - np.arange(len(along))), along)
-        highest = int(np.searchsorted(np.cumsum(both_signs), INFORMATION_KEPT * along.sum()))
+        highest = int(np.searchsorted(np.cumsum(both_signs), share * along.sum()))
         kept.append(highest + 1 if axis == len(shape) - 1 else min(2 * highest + 1, n))
     return tuple(kept)
 

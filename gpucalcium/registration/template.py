@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,20 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import MovieValueError
+from gpucalcium.registration import activity
+from gpucalcium.registration.activity import Activity
 from gpucalcium.registration.apply import displace
-from gpucalcium.registration.matching import Matcher, Noise, window
+from gpucalcium.registration.matching import Located, Matcher, Noise, wave_number, window
 
 SAMPLE = 100  # frames: more sharpen the template by less than 5 % on simulated movies, and cost time
 SAMPLE_MEMORY = 8  # the sample takes at most this part of the memory budget
 ROUNDS = 3  # of registering the sample and averaging it; the third changes shifts by less than 0.005 px
+ACTIVITY_ROUNDS = 1  # more, where activity is measured; before the last of `ROUNDS` it is too blurred
+PARTS, PARTED = 4, 50  # samples of fewer frames than the second are registered in so many parts, see `_found`
+CONTRAST = 3.0  # frames more than this times weaker or stronger than usual ones do not count in the template
+USUAL = 0.75  # quantile of peaks: of one frame in four or more it may be said that it is as frames should be
+FEWEST_GOOD = 0.2  # of the sample
+EDGE_SHARE = 0.06  # of the side of the frame: the most that the filter leaves out at either end
 
 
 def sample_of(source: FrameSource) -> Array:
@@ -44,7 +53,7 @@ def first_matcher(
     template : (d1, d2[, d3]) float32, optional
         Given: it stays, and only the noise is measured.
     high_pass : array, optional
-        See `Matcher.make`.
+        See `Matcher.make`. The activity of cells is then left to it.
 
     Raises
     ------
@@ -53,20 +62,110 @@ def first_matcher(
     """
     given = None if template is None else whole(template)
     image = whole(mean_and_variance(sample)[0]) if given is None else given
-    power = mean_power(sample, image)
+    used = np.arange(len(sample))
+    power, registered = mean_power(sample, image), sample
     noise = Noise.unknown(power, image.shape)
-    for _ in range(ROUNDS):
-        found = Matcher.make(image, bound, noise, high_pass).locate(sample)
+    small = image.size <= activity.LARGEST and high_pass is None
+    for number in range(1, ROUNDS + ACTIVITY_ROUNDS * small + 1):
+        maker = _Maker(bound, noise, high_pass)
+        if given is None:
+            found = _found(sample, registered, used, image, maker)
+        else:
+            found = maker.locate(sample, given)
+        good = _good(found)
+        if not np.array_equal(good, used):
+            used, power = good, mean_power(_chosen(sample, good), image)
         shifts = found.shifts
         if given is None:  # the template's place is the middle of where the frames were
-            shifts = shifts - shifts.mean(axis=0)
-        mean, variance = mean_and_variance(displace(sample, shifts))
+            shifts = shifts - _chosen(shifts, used).mean(axis=0)
+        registered = displace(sample, shifts)
+        mean, variance = mean_and_variance(_chosen(registered, used))
         mean = whole(mean)
         noise = Noise.measured(
-            power, mean.astype(np.float64) - mean.mean(dtype=np.float64), variance, len(sample)
+            power, mean.astype(np.float64) - mean.mean(dtype=np.float64), variance, len(used)
         )
+        if small and number >= ROUNDS:
+            noise = replace(
+                noise,
+                activity=_activity(_chosen(registered, used), _chosen(shifts, used), mean, noise, bound),
+            )
         image = mean if given is None else given
     return Matcher.make(image, bound, noise, high_pass), noise
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Registers frames to templates of one recording."""
+
+    bound: tuple[int, ...]
+    noise: Noise
+    high_pass: NDArray[np.float64] | None
+
+    def locate(self, frames: Array, image: NDArray[np.float32]) -> Located:
+        return Matcher.make(image, self.bound, self.noise, self.high_pass).locate(frames)
+
+
+def _found(
+    sample: Array, registered: Array, used: NDArray[np.int64], image: NDArray[np.float32], maker: _Maker
+) -> Located:
+    """Where the frames of a sample lie with respect to `image`, the mean of those of `registered` that are `used`.
+
+    A frame is found too near to where it lies in the template already, by its own share of that: its noise matches.
+    In a small sample this counts, and two frames would not move at all; so each part is found in the mean of the rest.
+    """
+    n = len(sample)
+    if len(used) < 2 or n >= PARTED:
+        return maker.locate(sample, image)
+    pieces = []
+    parts = min(PARTS, n)
+    for part in range(parts):
+        rest = used[used % parts != part]
+        base = whole(mean_and_variance(_chosen(registered, rest))[0]) if len(rest) else image
+        pieces.append(maker.locate(sample[part::parts], base))
+    xp = backend.arrays.xp(sample)
+    back = xp.asarray(np.argsort(np.concatenate([np.arange(part, n, parts) for part in range(parts)])))
+    return Located(
+        *(
+            xp.take(xp.concatenate([getattr(piece, name) for piece in pieces]), back, axis=0)
+            for name in Located.__dataclass_fields__
+        )
+    )
+
+
+def _good(found: Located) -> NDArray[np.int64]:
+    """Frames that a template may come from: that show it, about as strongly as others do, within the bound.
+
+    Black frames, flashes, and frames from elsewhere would spoil it. If hardly any remain, all stay.
+    """
+    peaks = backend.to_numpy(found.peaks)
+    usual = float(np.quantile(peaks, USUAL))
+    good = (peaks * CONTRAST > usual) & (peaks < CONTRAST * usual)
+    good &= ~backend.to_numpy(found.empty) & ~backend.to_numpy(found.clamped)
+    return np.flatnonzero(good) if good.sum() > len(good) * FEWEST_GOOD else np.arange(len(good))
+
+
+def _activity(
+    registered: Array, shifts: Array, mean: NDArray[np.float32], noise: Noise, bound: tuple[int, ...]
+) -> Activity | None:
+    """Where registered frames vary; the filter leaves out what frames have not shown at the edge."""
+    residuals = np.nan_to_num(backend.to_numpy(registered) - mean, nan=0.0, posinf=0.0, neginf=0.0)
+    reach = np.ceil(np.abs(backend.to_numpy(shifts)).max(axis=0))
+    margins = tuple(
+        min(int(r), m, max(1, round(EDGE_SHARE * n)))
+        for r, m, n in zip(reach, bound, mean.shape, strict=True)
+    )
+    tapered = float((window(mean.shape, (0,) * mean.ndim) ** 2).sum())
+    level = activity.white_level(noise.spectrum / tapered, wave_number(mean.shape))
+    floor = activity.IMAGE_SHARE * float(mean.var(dtype=np.float64))
+    return Activity.measured(residuals, max(level, floor), margins)
+
+
+def _chosen(frames: Array, which: NDArray[np.int64]) -> Array:
+    """These of the frames; without a copy if they are all."""
+    if len(which) == len(frames):
+        return frames
+    xp = backend.arrays.xp(frames)
+    return xp.take(frames, xp.asarray(which), axis=0)
 
 
 def mean_power(sample: Array, image: NDArray[np.float32]) -> NDArray[np.float64]:
