@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpucalcium.errors import DatasetNotFoundError, GpuCalciumError, MissingExtraError, MovieFileError
 from gpucalcium.movies.about import about_recording
 from gpucalcium.movies.arrays import SlicedSource
 from gpucalcium.movies.axes import axes_by_name, open_arranged
-from gpucalcium.movies.blocks import Place, RawBlocks, Stored
+from gpucalcium.movies.blocks import Memory, Place, RawBlocks, Stored
 from gpucalcium.movies.chain import OneChannel
 from gpucalcium.movies.source import Source
 
@@ -63,17 +67,17 @@ def _labels(data: Any) -> str | None:
 
 
 def _straight_from_files(path: Path, data: Any) -> RawBlocks | None:
-    """Frames read past Zarr, which copies them several times; None if it must decode or look into them."""
+    """Frames read past Zarr, which copies them several times, and lets Blosc read beyond a chunk that is cut off.
+
+    None where Zarr must decode or look into chunks.
+    """
     from zarr.codecs import BytesCodec
 
     about, stored = data.metadata, data.dtype
-    if (
-        data.ndim not in (3, 4)
-        or 0 in data.shape
-        or data.compressors
-        or data.filters
-        or stored.kind not in "biuf"
-    ):
+    if data.ndim not in (3, 4) or 0 in data.shape or data.filters or stored.kind not in "biuf":
+        return None
+    codecs = [type(codec).__name__ for codec in data.compressors]
+    if codecs not in ([], ["Blosc"], ["BloscCodec"]):
         return None
     if about.zarr_format == 2:
         is_plain = about.order == "C"
@@ -93,7 +97,36 @@ def _straight_from_files(path: Path, data: Any) -> RawBlocks | None:
             return None
 
     fill = 0 if data.fill_value is None else data.fill_value
-    return RawBlocks(data.shape, stored, f"{path}:{data.path}", data.chunks, find, fill)
+    kind = BloscBlocks if codecs else RawBlocks
+    return kind(data.shape, stored, f"{path}:{data.path}", data.chunks, find, fill)
+
+
+class BloscBlocks(RawBlocks):
+    """Chunks packed by Blosc, each into a file of its own."""
+
+    def _fill_from(self, place: Place, frames: slice, into: NDArray, memory: Memory) -> None:
+        try:
+            found = self._find(place)
+            if found is None:
+                into[...] = self._value
+                return
+            values = memory.array(self.block, self.stored)
+            _unpack_blosc(found.path.read_bytes(), values)
+        except (OSError, RuntimeError, ValueError, struct.error) as err:
+            raise self._damaged(place, err) from err
+        into[...] = values[(frames, *map(slice, into.shape[1:]))]
+
+
+def _unpack_blosc(packed: bytes, values: NDArray) -> None:
+    """Values of a chunk; Blosc itself would read on behind the end of one that is cut off."""
+    from numcodecs import Blosc
+
+    size, length = struct.unpack_from("<4xI4xI", packed)
+    if (size, length) != (values.nbytes, len(packed)):
+        raise ValueError(
+            f"it has {len(packed)} bytes; its header promises {length}, which are {size} of {values.nbytes} unpacked"
+        )
+    Blosc().decode(packed, out=values.reshape(-1).view(np.uint8))
 
 
 def _array(path: Path, group: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
+import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -14,7 +15,9 @@ from gpucalcium.errors import (
     UnknownFormatError,
 )
 from gpucalcium.movies import open_movie
+from gpucalcium.movies.zarr_store import BloscBlocks
 from tests.movies import recordings
+from tests.movies.recordings import FRAMES
 
 
 @pytest.mark.parametrize("kind", ["zarr 2", "zarr 3", "gzip n5"])
@@ -57,7 +60,7 @@ def test_n5_that_promises_too_much(tmp_path):
         open_movie(path)
 
 
-@pytest.mark.parametrize("codec", ["Zlib", "GZip", "BZ2", "LZMA", "Zstd", "LZ4"])
+@pytest.mark.parametrize("codec", ["Zlib", "GZip", "BZ2", "LZMA", "Zstd", "LZ4", "Blosc"])
 def test_damage_that_any_codec_finds_is_named(tmp_path, codec):
     zarr, numcodecs = pytest.importorskip("zarr"), pytest.importorskip("numcodecs")
     path = tmp_path / "a.zarr"
@@ -68,3 +71,28 @@ def test_damage_that_any_codec_finds_is_named(tmp_path, codec):
         (path / "2.0.0").write_bytes(content)
         with pytest.raises(MovieFileError, match=r"a\.zarr.*of 41 frames.*cannot be read"):
             open_movie(path).read(slice(None))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_chunks_packed_by_blosc(tmp_path, version, dtype):
+    zarr, numcodecs = pytest.importorskip("zarr"), pytest.importorskip("numcodecs")
+    frames = FRAMES.astype(dtype)
+    packer = numcodecs.Blosc("lz4") if version == 2 else zarr.codecs.BloscCodec(cname="zstd")
+    path = recordings.zarred(
+        tmp_path / "a.zarr", frames, version=version, chunks=(8, 5, 6), compressors=packer
+    )
+    source = open_movie(path)
+    assert isinstance(source, BloscBlocks)
+    assert_array_equal(source.read(slice(None)), frames)
+    assert_array_equal(source.read(slice(3, 38, 5)), frames[3:38:5])
+    chunk = path / ("1.0.0" if version == 2 else "c/1/0/0")
+    whole = chunk.read_bytes()
+    longer = numcodecs.Blosc("lz4").encode(np.zeros(10_000, np.uint8))
+    for content in (whole[:-1], whole[:16], whole[:5], whole + b"x", longer, b""):
+        chunk.write_bytes(content)
+        with pytest.raises(MovieFileError, match=r"of 41 frames, 8 to 15 cannot be read"):
+            source.read(slice(None))
+        assert_array_equal(source.read(slice(0, 8)), frames[:8])
+    chunk.unlink()
+    assert not source.read(slice(8, 16))[:, :5, :6].any()
