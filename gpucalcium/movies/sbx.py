@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from gpucalcium.errors import MovieFileError, ParameterError
 from gpucalcium.movies.about import about_recording
+from gpucalcium.movies.mat_struct import read_struct
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import PIECE, Source
 
@@ -107,9 +107,8 @@ def read_scan(path: Path) -> Scan:
             f"{path} has no header of its own: its description is expected in {about}, which is not there"
         )
     try:
-        info = scipy.io.loadmat(about, variable_names=["info"], simplify_cells=True)["info"]
-        return _scan(info)
-    except Exception as err:  # scipy fails in many ways, all of which mean the same here
+        return _scan(read_struct(about, "info"))
+    except (ValueError, TypeError, OverflowError, IndexError, OSError) as err:
         raise MovieFileError(
             f"{about}, which describes {path.name}, cannot be used: {type(err).__name__}: {err}. It must hold the "
             "variable 'info' as Scanbox writes it"
