@@ -309,7 +309,9 @@ class MotionCorrect(MotionFields):
     def _registered(self, names: list[Any], piecewise: bool, *, fourier: bool) -> RegisteredMovie:
         """These recordings as one, displaced by what was found."""
         if not self.shifts_rig or (piecewise and self._field is None):
-            kind, call = ("piecewise ", "motion_correct_pwrigid") if self.shifts_rig else ("", "motion_correct")
+            kind, call = (
+                ("piecewise ", "motion_correct_pwrigid") if self.shifts_rig else ("", "motion_correct")
+            )
             raise ParameterError(f"there are no {kind}shifts yet: call {call}() first")
         sources = self.open(names)
         source = sources[0] if len(sources) == 1 else Chain(sources)
