@@ -54,6 +54,8 @@ class Peer:
     """Dotted name that is imported."""
     call: Callable[[ModuleType], object]
     """Does the work once, given the module."""
+    on_record: float | None = None
+    """Frames/s that were measured elsewhere, shown where it is not installed."""
 
 
 def timed(
@@ -98,7 +100,9 @@ def timed(
         bandwidth_bytes_per_s=bandwidth(wing.name),
         times_bound=median / bound,
         frames_per_s=frames / median if frames else None,
+        bytes_per_s=bytes_moved / median,
         peers_s=times,
+        on_record={p.name: p.on_record for p in peers if p.on_record and times[p.name] is None},
         speedup_over_fastest_peer=min(present) / median if present else None,
     )
     return result

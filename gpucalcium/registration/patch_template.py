@@ -10,7 +10,7 @@ from gpucalcium.registration.apply import displace_field
 from gpucalcium.registration.matching import Matcher, Noise
 from gpucalcium.registration.patch_matching import PatchMatcher
 from gpucalcium.registration.patches import PatchGrid
-from gpucalcium.registration.template import mean_and_variance, mean_power, whole
+from gpucalcium.registration.template import mean_and_variance, mean_power
 
 
 def first_patch_matcher(
@@ -48,7 +48,7 @@ def first_patch_matcher(
     shown = finder.show(sample)
     field = finder.taught(shown, noise).settle(shown).field
     mean, variance = mean_and_variance(displace_field(sample, field, grid, interpolate=True))
-    mean = whole(mean)
+    mean = np.where(np.isfinite(mean), mean, rigid.template)  # at borders that came into view in no frame
     left = Noise.measured(
         mean_power(sample, rigid.template),
         mean.astype(np.float64) - mean.mean(dtype=np.float64),

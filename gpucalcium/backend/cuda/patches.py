@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cupy as cp
@@ -14,6 +15,7 @@ from gpucalcium.backend.cuda._peak import find_peaks, search_plan
 from gpucalcium.backend.stencils import compiled_dtype
 
 THREADS, WARP = 256, 32
+PATCH_BYTES = 256 << 20  # of patches at a time: they overlap, so they may take far more than the frames
 _gather = kernel("patches.cu", "gather")
 _weigh = kernel("patches.cu", "weigh")
 _settle = kernel("patches.cu", "settle")
@@ -31,15 +33,21 @@ def locate_patches(
 ) -> tuple[Array, Array]:
     """How far the content of each patch lies from where the frame as a whole is, to a fraction of a pixel.
 
-    Parameters and result as the twin says. Beside the frames it needs their patches in float32, the spectra of these,
-    and the products with the kernels.
+    Parameters and result as the twin says. Beside the frames it needs `PATCH_BYTES` for patches in float32, as much
+    for their spectra, and the products with the kernels.
     """
-    n, patches = len(frames), len(kernels)
-    gathered = _gathered(frames, fill, offset, moves, starts, width)
     plan = search_plan(width, kernels.shape[1:], bound)
-    spectra = cp.fft.rfftn(gathered, axes=tuple(range(2, gathered.ndim)))
-    offsets, peaks = find_peaks(_products(spectra, kernels, plan), plan)
-    return offsets.reshape(n, patches, -1), peaks.reshape(n, patches)
+    batch = max(1, PATCH_BYTES // (4 * len(kernels) * math.prod(width)))
+    offsets = cp.empty((len(frames), len(kernels), len(width)), cp.float32)
+    peaks = cp.empty((len(frames), len(kernels)), cp.float32)
+    for start in range(0, len(frames), batch):
+        part = slice(start, start + batch)
+        gathered = _gathered(frames[part], fill, offset, moves[part], starts, width)
+        spectra = cp.fft.rfftn(gathered, axes=tuple(range(2, gathered.ndim)))
+        found = find_peaks(_products(spectra, kernels, plan), plan)
+        offsets[part] = found[0].reshape(-1, *offsets.shape[1:])
+        peaks[part] = found[1].reshape(-1, len(kernels))
+    return offsets, peaks
 
 
 def settle(apart: Array, seen: Array, within: Array, at_centres: Array, limit: Array) -> Array:
