@@ -140,3 +140,12 @@ def test_movies_that_cannot_be_written_to_are_not_blurred():
     frames.flags.writeable = False
     with pytest.raises(ParameterError, match=r"mode='r\+'"):
         movie(frames, fr=1).median_blur_2D()
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (2, 1, 6), (2, 5, 1), (3, 2, 2), (4, 33, 67), (2, 9, 7, 3)])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
+def test_median_of_nine_pixels_is_scipys(wing, shape, dtype):
+    frames = np.random.default_rng(0).normal(100, 30, shape).astype(dtype)
+    size = (1, 3, 3, 1)[: len(shape)]
+    expected = ndimage.median_filter(frames, size, mode="nearest")
+    assert_array_equal(np.asarray(movie(frames, fr=1).median_blur_2D(3)), expected)

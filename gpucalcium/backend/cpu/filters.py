@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from gpucalcium.backend import stencils
+from gpucalcium.backend.cpu._median import median_of_nine
 from gpucalcium.backend.cpu._threads import share
 
 BLOCK = 2048  # pixels summed at a time: 8 KiB of output and as much input per tap stay in L1
@@ -109,9 +110,15 @@ def median(frames: NDArray, size: Sequence[int]) -> NDArray:
     Of the dtype of `frames`, and exact. Where NaN are in the box, the result is not defined.
     """
     out = np.empty_like(frames)
+    is_nine = tuple(size) == (3, 3, *(1,) * (frames.ndim - 3))
+    step = frames[0, 0, 0].size
+    rows, results = (x.reshape(*x.shape[:2], -1) for x in (frames, out))
 
     def work(first: int, last: int) -> None:
-        ndimage.median_filter(frames[first:last], (1, *size), output=out[first:last], mode="nearest")
+        if is_nine:
+            median_of_nine(rows[first:last], step, results[first:last])
+        else:
+            ndimage.median_filter(frames[first:last], (1, *size), output=out[first:last], mode="nearest")
 
     share(len(frames), work)
     return out
