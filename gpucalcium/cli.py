@@ -138,6 +138,9 @@ def run(
         int | None, typer.Option(help="Components to start from; guessed if not given.")
     ] = None,
     motion_correct: Annotated[bool, typer.Option(help="Register the frames first.")] = True,
+    pw_rigid: Annotated[
+        bool, typer.Option("--pw-rigid", help="Register patches of the field, each on its own.")
+    ] = False,
     max_shift: Annotated[int | None, typer.Option(help="Largest motion, px.")] = None,
     refit: Annotated[bool, typer.Option(help="Fit once more from what looks like cells.")] = True,
     um_per_px: Annotated[float | None, typer.Option(help="Size of a pixel in micrometres.")] = None,
@@ -161,6 +164,7 @@ def run(
         cell_radius=cell_radius,
         n_components=components,
         motion_correct=motion_correct,
+        pw_rigid=pw_rigid,
         max_shift=max_shift,
         refit=refit,
         um_per_px=um_per_px,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
-from gpucalcium.backend import Array, FrameSource, settings
+from gpucalcium.backend import FrameSource
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.errors import MovieShapeError, MovieValueError
@@ -20,22 +19,19 @@ from gpucalcium.images import local_correlations
 from gpucalcium.movies import open_movie
 from gpucalcium.pipeline.guess import GSIG_SHARE, guess_parameters
 from gpucalcium.pipeline.output import check_output, write_results
+from gpucalcium.pipeline.registration import registered
 from gpucalcium.pipeline.results import Registration, Results
 from gpucalcium.pipeline.settings import RunSettings
 from gpucalcium.pipeline.stages import Stages
-from gpucalcium.registration.rigid import RigidParams, register_rigid
 from gpucalcium.rois import Match, binary_masks, match_footprints
 from gpucalcium.simulate import SimulatedMovie
 
 FEWEST_FRAMES = 30  # noise and time constants are estimated from each pixel's and trace's own history
 SMALLEST_FIELD = 8  # px; below, no neighbourhood of a cell is left
-DEFAULT_MAX_SHIFT = 6  # px
-LARGEST_SHIFT_SHARE = 6  # of the field: one sixth
-HELD_SHARE = 4  # registered frames stay in memory if they take at most this part of the budget
 SIZE_RANGE = 4  # a cell's area is within this factor of the typical one, either way
 KEPT_BY_REFIT = 0.8  # a second fit that loses more cells than this has let them grow into each other
 BASELINE_FRAMES = 500  # window of the running baseline of dF/F
-REGISTRATION_PASSES, FIT_PASSES = 1, 7  # how often a stage reads the movie, for its progress bar
+FIT_PASSES = 7  # how often extraction reads the movie, for its progress bar
 
 
 def run(
@@ -81,7 +77,7 @@ def run(
     name = str(name or getattr(source, "name", "the movie"))
     _check_shape(source.shape, name)
     stages = Stages(progress)
-    with _naming(name), _registered(source, asked, stages) as (frames, registration):
+    with _naming(name), registered(source, asked, stages) as (frames, registration):
         correlation = _correlation_image(frames, stages)
         params, notes = guess_parameters(correlation, asked)
         fitted, more = _extract(frames, params, asked, stages)
@@ -134,54 +130,6 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except MovieValueError as err:
         raise MovieValueError(f"{name}: {err}") from err
-
-
-@contextlib.contextmanager
-def _registered(
-    source: FrameSource, asked: RunSettings, stages: Stages
-) -> Iterator[tuple[FrameSource, Registration | None]]:
-    """The movie to extract from, registered if that is asked for; a temporary file of it is gone afterwards."""
-    if not asked.motion_correct:
-        yield source, None
-        return
-    size = 4 * int(np.prod(source.shape))
-    with contextlib.ExitStack() as stack:
-        frames: Array
-        if size * HELD_SHARE <= backend.budget():
-            frames = backend.empty(
-                source.shape, np.float32
-            )  # on a GPU the frames stay there for the next stages
-        else:
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="gpucalcium-", dir=settings.get("temp"))
-            )
-            path = Path(folder) / "registered.npy"
-            frames = np.lib.format.open_memmap(path, "w+", np.float32, source.shape)
-        with stages.stage("motion correction", REGISTRATION_PASSES * len(source)):
-            registration = _register(stages.watched(source), asked, frames)
-        yield open_movie(path if isinstance(frames, np.memmap) else frames), registration
-
-
-def _register(source: FrameSource, asked: RunSettings, frames: Array) -> Registration:
-    """Shifts of `source`; the registered frames go into `frames`."""
-    params = RigidParams(max_shifts=largest_shifts(source.shape[1:], asked.max_shift), border="copy")
-    if isinstance(frames, np.memmap):
-
-        def write(start: int, moved: NDArray) -> None:
-            frames[start : start + len(moved)] = moved
-
-        found = register_rigid(source, params, sink=write)
-        frames.flush()
-    else:
-        found = register_rigid(source, params, out=frames)
-    return Registration(found.shifts, found.quality.peak, found.template)
-
-
-def largest_shifts(dims: tuple[int, ...], asked: int | None) -> tuple[int, ...]:
-    """How far to look for motion on each axis: what is asked for, else 6 px but no more than a sixth of the field."""
-    if asked is not None:
-        return tuple(asked for _ in dims)
-    return tuple(max(1, min(DEFAULT_MAX_SHIFT, n // LARGEST_SHIFT_SHARE)) for n in dims)
 
 
 def _correlation_image(frames: FrameSource, stages: Stages) -> NDArray[np.float32]:

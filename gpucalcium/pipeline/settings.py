@@ -26,6 +26,8 @@ class RunSettings:
     """Components to start from: somewhat more than there are cells."""
     motion_correct: bool = True
     """Register the frames first."""
+    pw_rigid: bool = False
+    """Register patches of the field, a fifth of it apart, each on its own, where tissue deforms."""
     max_shift: int | None = None
     """Largest displacement looked for, px; default 6, and no more than a sixth of the field."""
     refit: bool = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html.parser
 import re
+import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +15,8 @@ from gpucalcium import backend
 from gpucalcium.cnmf.storage import load_CNMF
 from gpucalcium.errors import MovieShapeError, MovieValueError, OutputError, ParameterError
 from gpucalcium.pipeline import RunSettings, run, run_recording
-from gpucalcium.pipeline.extraction import largest_shifts
 from gpucalcium.pipeline.output import filling
+from gpucalcium.pipeline.registration import largest_shifts
 from gpucalcium.simulate import two_photon
 
 ASKED = RunSettings(frame_rate=20.0, decay_s=0.6)
@@ -114,13 +116,35 @@ def test_without_registration_or_refit_or_output(scene):
     assert results.estimates.b.shape[1] == 1
 
 
-def test_movie_too_large_for_memory_is_registered_through_a_file(scene, done, monkeypatch, tmp_path):
-    monkeypatch.setattr("gpucalcium.pipeline.extraction.HELD_SHARE", 1 << 40)
-    monkeypatch.setenv("GPUCALCIUM_TEMP", str(tmp_path))
-    results = run(scene.movie, None, ASKED)
+@pytest.mark.parametrize("kind", ["in memory", "plain file", "compressed file"])
+def test_movie_whose_registered_frames_are_too_large_for_memory(scene, done, kind, monkeypatch, tmp_path):
+    monkeypatch.setattr("gpucalcium.pipeline.registration.HELD_SHARE", 1 << 40)
+    monkeypatch.setenv("GPUCALCIUM_TEMP", str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    movie, names = scene.movie, []
+    if kind == "plain file":
+        movie = tmp_path / "movie.npy"
+        np.save(movie, scene.movie)
+    elif kind == "compressed file":
+        movie = tmp_path / "movie.npz"
+        np.savez_compressed(movie, mov=scene.movie)
+        make = tempfile.TemporaryDirectory
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", lambda **k: names.append(k) or make(**k))
+    results = run(movie, None, ASKED)
     assert_array_equal(results.correlation_image, done.correlation_image)
     assert_allclose(results.estimates.C, done.estimates.C, atol=1e-3 * done.estimates.C.max())  # other chunks
-    assert list(tmp_path.iterdir()) == []
+    assert len(names) == (kind == "compressed file")  # only frames that are slow to read are written down
+    assert list((tmp_path / "temp").iterdir()) == []
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_patch_by_patch(scene, held, monkeypatch):
+    if not held:
+        monkeypatch.setattr("gpucalcium.pipeline.registration.HELD_SHARE", 1 << 40)
+    results = run(scene.movie, None, replace(ASKED, pw_rigid=True), truth=scene)
+    assert results.match.f1 >= 0.9
+    error = results.registration.shifts - scene.shifts
+    assert (error - error.mean(axis=0)).std() < 0.1
 
 
 def test_bars_do_not_change_results(scene, done, capsys):

@@ -1,0 +1,102 @@
+"""The first stage of a run: frames are registered, and stay where the next stages read them fastest."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import FrameSource, settings
+from gpucalcium.movies import open_movie
+from gpucalcium.movies.raw import RawSource
+from gpucalcium.pipeline.results import Registration
+from gpucalcium.pipeline.settings import RunSettings
+from gpucalcium.pipeline.stages import Stages
+from gpucalcium.registration.piecewise import PiecewiseParams, PiecewiseResult, register_piecewise
+from gpucalcium.registration.registered import RegisteredMovie
+from gpucalcium.registration.rigid import RigidParams, RigidResult, register_rigid
+
+DEFAULT_MAX_SHIFT = 6  # px
+LARGEST_SHIFT_SHARE = 6  # of the field: one sixth
+STRIDE_SHARE, STRIDES = 5, (24, 96)  # patches are a fifth of the field apart, px within these bounds
+BORDER = "copy"  # extraction takes no missing values
+HELD_SHARE = 4  # registered frames stay in memory if they take at most this part of the budget
+
+
+@contextlib.contextmanager
+def registered(
+    source: FrameSource, asked: RunSettings, stages: Stages
+) -> Iterator[tuple[FrameSource, Registration | None]]:
+    """The movie to extract from, registered if that is asked for.
+
+    Registered frames are held in the memory of the active device where there is room. Else those of a recording
+    that is read as fast as the disk allows are displaced anew whenever they are read, on the active device; those
+    of any other lie in a temporary file, which is gone afterwards.
+    """
+    if not asked.motion_correct:
+        yield source, None
+        return
+    passes = 2 if asked.pw_rigid else 1
+    with contextlib.ExitStack() as stack:
+        with stages.stage("motion correction", passes * len(source)):
+            frames, found = _register(source, asked, stages, stack)
+        yield frames, Registration(found.shifts, found.quality.peak, found.template)
+
+
+def _register(
+    source: FrameSource, asked: RunSettings, stages: Stages, stack: contextlib.ExitStack
+) -> tuple[FrameSource, RigidResult | PiecewiseResult]:
+    watched = stages.watched(source)
+    if 4 * int(np.prod(source.shape)) * HELD_SHARE <= backend.budget():
+        frames = backend.empty(source.shape, np.float32)
+        return open_movie(frames), _found(watched, asked, out=frames)
+    if isinstance(source, RawSource) or getattr(source, "array", None) is not None:
+        found = _found(watched, asked)
+        return _anew(source, asked, found), found
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gpucalcium-", dir=settings.get("temp")))
+    path = Path(folder) / "registered.npy"
+    written = np.lib.format.open_memmap(path, "w+", np.float32, source.shape)
+
+    def write(start: int, moved: NDArray) -> None:
+        written[start : start + len(moved)] = moved
+
+    found = _found(watched, asked, sink=write)
+    written.flush()
+    return open_movie(path), found
+
+
+def _found(source: FrameSource, asked: RunSettings, **where: Any) -> RigidResult | PiecewiseResult:
+    if asked.pw_rigid:
+        return register_piecewise(source, _piecewise(source.shape[1:], asked), **where)
+    return register_rigid(source, _rigid(source.shape[1:], asked), **where)
+
+
+def _anew(source: FrameSource, asked: RunSettings, found: RigidResult | PiecewiseResult) -> RegisteredMovie:
+    if isinstance(found, RigidResult):
+        return RegisteredMovie(source, found.shifts, border=BORDER)
+    how = _piecewise(source.shape[1:], asked).how()
+    return RegisteredMovie(source, field=found.field, grid=found.grid, border=BORDER, **how)
+
+
+def _rigid(dims: tuple[int, ...], asked: RunSettings) -> RigidParams:
+    return RigidParams(max_shifts=largest_shifts(dims, asked.max_shift), border=BORDER)
+
+
+def _piecewise(dims: tuple[int, ...], asked: RunSettings) -> PiecewiseParams:
+    least, most = STRIDES
+    strides = tuple(min(max(n // STRIDE_SHARE, least), most) for n in dims)
+    overlaps = tuple(stride // 2 for stride in strides)
+    return PiecewiseParams(rigid=_rigid(dims, asked), strides=strides, overlaps=overlaps, border=BORDER)
+
+
+def largest_shifts(dims: tuple[int, ...], asked: int | None) -> tuple[int, ...]:
+    """How far to look for motion on each axis: what is asked for, else 6 px but no more than a sixth of the field."""
+    if asked is not None:
+        return tuple(asked for _ in dims)
+    return tuple(max(1, min(DEFAULT_MAX_SHIFT, n // LARGEST_SHIFT_SHARE)) for n in dims)
