@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Literal
@@ -15,6 +16,9 @@ from gpucalcium.movies.chain import OneChannel
 from gpucalcium.movies.memmap import TracesSource
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
+
+_SIZE = 4  # bytes that say how long a header is, from version 2 of the format on
+_LONGEST_HEADER = 1 << 16
 
 
 def open_npy(
@@ -86,10 +90,13 @@ def read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     ValueError, EOFError
         No header of the .npy format.
     """
-    is_first = np.lib.format.read_magic(stream) == (1, 0)
     try:
-        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-        return read(stream)
+        if np.lib.format.read_magic(stream) == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        size = stream.read(_SIZE)
+        if (length := int.from_bytes(size, "little")) > _LONGEST_HEADER:
+            raise ValueError(f"its header is to have {length} bytes")  # NumPy would make room for them
+        return np.lib.format.read_array_header_2_0(BytesIO(size + stream.read(length)))
     except TokenError as err:
         raise ValueError(f"its header is garbled: {err}") from err
 

@@ -225,8 +225,10 @@ class PagesSource(Source):
         try:
             page = self._page(number)
             if self._in_one_file:
+                self._check(page)
                 return page.asarray(maxworkers=1)
             with self._lock, _opened(page.parent.filehandle):
+                self._check(page)
                 return page.asarray(maxworkers=1)
         except Exception as err:
             if "imagecodecs" in str(err):
@@ -235,6 +237,14 @@ class PagesSource(Source):
                 f"{self.name}: frame {frame} (page {number}) cannot be decoded: {type(err).__name__}: {err}. The file "
                 "may be truncated; copy it again from where it was recorded"
             ) from err
+
+    def _check(self, page: Any) -> None:
+        """Refuse a directory that lies before anything is allocated because of it."""
+        if page.shape != self._page_shape:
+            raise ValueError(f"it is {page.shape}, where {self._page_shape} was expected")
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
+        if max(ends, default=0) > page.parent.filehandle.size:
+            raise ValueError("its values go beyond the end of the file")
 
     def _page(self, number: int) -> Any:
         with self._lock:
@@ -245,4 +255,11 @@ class PagesSource(Source):
 
     def _places(self, frames: range) -> list[int]:
         """Byte at which each of the frames starts."""
-        return [self._page(frame).dataoffsets[0] for frame in frames]
+        places = [self._page(frame).dataoffsets for frame in frames]
+        for frame, place in zip(frames, places, strict=True):
+            if not place:
+                raise MovieFileError(
+                    f"{self.name}: frame {frame} of {len(self)} cannot be read: its directory does not say where it "
+                    "lies. The file may be corrupt; copy it again from where it was recorded"
+                )
+        return [place[0] for place in places]

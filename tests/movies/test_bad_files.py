@@ -104,6 +104,40 @@ def test_a_header_that_promises_petabytes(tmp_path):
         read_whole(lying)
 
 
+def test_a_header_that_is_gigabytes_long(tmp_path):
+    path = tmp_path / "a.npy"
+    for version in (2, 3):
+        path.write_bytes(
+            b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<I", 4_000_000_000) + b"{'descr': "
+        )
+        with pytest.raises(MovieFileError, match=r"a\.npy is not a readable.*4000000000 bytes"):
+            read_whole(path)
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, FRAMES, version=(version, 0))
+        assert_array_equal(read_whole(path), FRAMES)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("zlib tif", "z.tif"), ("pages tif", "p.tif")])
+@pytest.mark.parametrize("tag", [273, 279, 257])  # StripOffsets, StripByteCounts, ImageLength
+def test_a_late_directory_of_a_tiff_that_lies(tmp_path, kind, name, tag):
+    path = files.WRITERS[kind](tmp_path, FRAMES)
+    with tifffile.TiffFile(path) as file:
+        entry = file.pages[30].tags[tag]
+        place, order = entry.offset, file.byteorder
+    for count, value in ((1, 1_500_000_000), (0, 0)):
+        content = bytearray(path.read_bytes())
+        struct.pack_into(f"{order}II", content, place + 4, count, value)
+        bad = tmp_path / f"{count}{name}"
+        bad.write_bytes(content)
+        try:
+            frames = read_whole(bad)
+        except MovieFileError as err:
+            assert bad.name in str(err)
+        else:  # what lies is not needed: all frames have one size, and that of uncompressed ones is known
+            assert tag == 257 or kind == "pages tif"
+            assert_array_equal(frames, FRAMES)
+
+
 def test_a_tiff_that_promises_more_rows_than_it_has(tmp_path):
     path = files.tiff(tmp_path / "a.tif", FRAMES, metadata=None)
     content = bytearray(path.read_bytes())
