@@ -50,12 +50,22 @@ class Watched:
 
 
 def register(name, movie):
-    from gpucalcium.registration import MotionCorrect, RigidParams, register_rigid
+    from gpucalcium.registration import (
+        MotionCorrect,
+        PiecewiseParams,
+        RigidParams,
+        register_piecewise,
+        register_rigid,
+    )
 
     axes = len(movie.shape) - 1
     if name == "registration.register_rigid":
         params = RigidParams(max_shifts=(2,) * axes, splits_rig=2)
         return register_rigid(gpucalcium.open_movie(movie), params).shifts
+    if name == "registration.register_piecewise":
+        rigid = RigidParams(max_shifts=(2,) * axes, splits_rig=2)
+        patches = PiecewiseParams(rigid=rigid, strides=(6,) * axes, overlaps=(3,) * axes, splits_els=2)
+        return register_piecewise(gpucalcium.open_movie(movie), patches).field
     corrector = MotionCorrect(movie, max_shifts=(2,) * axes, splits_rig=2, is3D=axes == 3)
     return np.array(corrector.motion_correct().shifts_rig)
 
@@ -94,6 +104,23 @@ def extract(name, movie, dims):
             return function(1, params=params).fit(movie).estimates.C
 
 
+def displace(name, frames):
+    """Frames in memory, or one of them, by patches."""
+    from gpucalcium.registration.apply import displace_field
+    from gpucalcium.registration.patches import PatchGrid
+    from gpucalcium.registration.tile import tile_and_correct
+
+    axes = frames.ndim - 1
+    if name == "registration.tile.tile_and_correct":
+        template = backend.to_numpy(frames).mean(0)
+        return tile_and_correct(
+            frames[3], template, (4,) * axes, (2,) * axes, (2,) * axes, border_nan=False
+        ).image
+    grid = PatchGrid.make(frames.shape[1:], (4,) * axes, (2,) * axes)
+    field = backend.array_module(frames).ones((len(frames), *grid.counts, axes), "float32")
+    return displace_field(frames, field, grid, border="copy")
+
+
 def call_method(name, movie):
     """A method of `movie`, which is an array in memory or a map of a file."""
     frames = movie if isinstance(movie, np.memmap) else backend.to_numpy(movie)
@@ -115,6 +142,8 @@ def run(name, movie, dims):
         return call_method(function, movie)
     if room == "registration":
         return register(name, movie)
+    if room.startswith("registration."):
+        return displace(name, movie)
     if room.startswith("cnmf"):
         return extract(name, movie, dims)
     options = {"swap_dim": False} if room == "images" and function != "mean_image" else {}
