@@ -7,18 +7,31 @@ with `save_figure`. No display is needed and no state of pyplot is touched.
 from gpucalcium.plotting.components import component_figure
 from gpucalcium.plotting.contours import Outline, get_contours, outlines
 from gpucalcium.plotting.fields import draw_outlines, field_figure, footprint_figure
+from gpucalcium.plotting.motion import (
+    agreement_figure,
+    displacement_figure,
+    motion_figure,
+    template_figure,
+)
+from gpucalcium.plotting.residual import component_ends_figure, residual_figure
 from gpucalcium.plotting.style import save_figure
 from gpucalcium.plotting.traces import shift_figure, trace_figure
 
 __all__ = [
     "Outline",
+    "agreement_figure",
+    "component_ends_figure",
     "component_figure",
+    "displacement_figure",
     "draw_outlines",
     "field_figure",
     "footprint_figure",
     "get_contours",
+    "motion_figure",
     "outlines",
+    "residual_figure",
     "save_figure",
     "shift_figure",
+    "template_figure",
     "trace_figure",
 ]

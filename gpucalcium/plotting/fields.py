@@ -89,7 +89,7 @@ def field_figure(
         drawn.append(draw_outlines(axes, true, f"truth ({len(true)})", "white", 0.6, (0, (1, 1.5))))
     if numbers and len(cells) <= MOST_NUMBERED:
         _write_numbers(axes, found, cells)
-    _scale_bar(axes, image.shape, um_per_px)
+    scale_bar(axes, image.shape, um_per_px)
     figure.legend(handles=drawn, loc="outside lower left", ncols=3, fontsize=style.TEXT, frameon=False)
     return figure
 
@@ -178,9 +178,7 @@ def _show(axes: Axes, image: NDArray, label: str, cmap: str) -> None:
     bar.set_label(label, fontsize=style.TEXT)
     bar.ax.tick_params(labelsize=style.SMALL, width=style.LINE)
     bar.outline.set_linewidth(style.LINE)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+    style.bare(axes)
 
 
 def _write_numbers(axes: Axes, found: list[Outline], cells: list[int]) -> None:
@@ -201,7 +199,7 @@ def _write_numbers(axes: Axes, found: list[Outline], cells: list[int]) -> None:
         number.set_path_effects(style.outlined())
 
 
-def _scale_bar(axes: Axes, dims: tuple[int, ...], um_per_px: float | None) -> None:
+def scale_bar(axes: Axes, dims: tuple[int, ...], um_per_px: float | None) -> None:
     """A bar of a round length near a fifth of the field, under the picture at its right end."""
     rows, columns = dims
     unit, size = ("px", 1.0) if um_per_px is None else ("µm", um_per_px)

@@ -58,6 +58,13 @@ def tidy(axes: Axes, xlabel: str = "", ylabel: str = "", title: str = "") -> Non
     axes.set_title(title, fontsize=TEXT, loc="left", fontweight="bold")
 
 
+def bare(axes: Axes) -> None:
+    """No ticks and no frame, for a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
 def outlined(width: float = 1.5, color: str = BLACK) -> list[Any]:
     """Path effect that keeps text and lines readable on any picture."""
     from matplotlib.patheffects import withStroke

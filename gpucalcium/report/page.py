@@ -59,9 +59,10 @@ class Page:
     timings: Mapping[str, float]
     """Stage -> seconds."""
     pictures: Sequence[Picture]
-    cells: Sequence[CellRow]
+    cells: Sequence[CellRow] | None
+    """None: the report is not about cells."""
     parameters: Mapping[str, Mapping[str, str]]
-    """Group -> name -> value, only those that differ from their defaults."""
+    """Group -> name -> value, only those that differ from their defaults; with no cells and none of them, not shown."""
     notes: Sequence[str] = field(default=())
     """What the reader should know, such as assumptions made for want of a parameter."""
     version: str = ""

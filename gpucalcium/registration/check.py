@@ -1,0 +1,155 @@
+"""What a registration did, in numbers and images: the movie before and after, and the motion that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import FrameSource
+from gpucalcium.errors import ArrayShapeError
+from gpucalcium.movies.sources import MovieLike, open_movie
+from gpucalcium.registration.metrics import crispness, frame_correlations
+from gpucalcium.registration.patches import PatchGrid
+from gpucalcium.registration.residual import ResidualMotion, residual_motion
+from gpucalcium.registration.sweep import FrameQuality
+from gpucalcium.registration.template import average
+
+if TYPE_CHECKING:
+    from gpucalcium.registration.motion_correct import MotionCorrect
+
+COMPONENTS = 10
+MOSTLY = 0.9  # of the frames: pixels that borders reach more often do not count
+
+
+@dataclass(frozen=True, eq=False)
+class MovieState:
+    """A movie, registered or not."""
+
+    mean: NDArray[np.float32]
+    """(d1, d2[, d3]) mean frame, NaN left out."""
+    correlations: NDArray[np.float64]
+    """(T,) Pearson's r of each frame with the mean, over pixels that no border reached."""
+    crispness: float
+    """Norm of the gradient of the mean, over the same pixels."""
+    residual: ResidualMotion | None = field(repr=False)
+    """Motion along its principal components; None if that was not asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationCheck:
+    """A registration before a reader's eyes; see `check_registration`."""
+
+    before: MovieState
+    after: MovieState
+    shifts: NDArray[np.float32]
+    """(T, ndim) displacement applied to each frame as a whole, pixels, axis order."""
+    field: NDArray[np.float32] | None
+    """(T, *counts, ndim) displacement applied to each patch; None if registration was rigid."""
+    grid: PatchGrid | None
+    quality: FrameQuality | None
+
+    def facts(self) -> dict[str, str]:
+        """The numbers that sum it up: name -> value."""
+        shown = {
+            "frames": f"{len(self.shifts):,}",
+            "largest shift (px)": f"{np.abs(self.shifts).max(initial=0):.1f}",
+            "correlation": f"{self.before.correlations.mean():.2f} → {self.after.correlations.mean():.2f}",
+            "crispness": f"× {self.after.crispness / max(self.before.crispness, 1e-30):.3f}",
+        }
+        if self.field is not None:
+            apart = self.field - self.shifts.reshape(len(self.shifts), *(1,) * (self.field.ndim - 2), -1)
+            shown["local motion (px)"] = (
+                f"{np.sqrt((apart.astype(np.float64) ** 2).sum(-1)).max(initial=0):.1f}"
+            )
+        if self.after.residual is not None:
+            shown["motion left (px)"] = f"{self.after.residual.rigid.max():.2f}"
+        if self.quality is not None:
+            shown["frames flagged"] = f"{(self.quality.clamped | self.quality.no_signal).sum():,}"
+        return shown
+
+
+def check_registration(
+    recording: MovieLike,
+    registered: MovieLike,
+    shifts: NDArray,
+    *,
+    field: NDArray | None = None,
+    grid: PatchGrid | None = None,
+    quality: FrameQuality | None = None,
+    components: int = COMPONENTS,
+) -> RegistrationCheck:
+    """Hold a movie before registration against the same after it.
+
+    Parameters
+    ----------
+    recording, registered : (T, d1, d2[, d3]) movies as `open_movie` takes them
+        Read in chunks, twice each, and once more for `components`; a `RegisteredMovie` need not be written.
+    shifts : (T, ndim)
+        Displacement applied to each frame, pixels.
+    field, grid
+        That of each patch, (T, *counts, ndim), and where the patches lie, if registration was piecewise.
+    quality : FrameQuality, optional
+        Flags of the frames.
+    components : int
+        Principal components in which motion is looked for; 0: do not.
+
+    Returns
+    -------
+    RegistrationCheck
+
+    Raises
+    ------
+    ArrayShapeError
+        Movies of different shapes, shifts of another number of frames.
+    """
+    before, after = open_movie(recording), open_movie(registered)
+    if before.shape != after.shape or shifts.shape != (len(after), len(after.shape) - 1):
+        raise ArrayShapeError(
+            f"the recording has shape {before.shape}, the registered movie {after.shape}, the shifts {shifts.shape}: "
+            "they must belong together"
+        )
+    (raw, _), (mean, reached) = _mean(before), _mean(after)
+    inside = ~reached
+    return RegistrationCheck(
+        _state(before, raw, inside, components),
+        _state(after, mean, inside, components),
+        np.asarray(shifts, np.float32),
+        field,
+        grid,
+        quality,
+    )
+
+
+def check_motion_correction(mc: MotionCorrect, *, components: int = COMPONENTS) -> RegistrationCheck:
+    """`check_registration` of what a `MotionCorrect` has found; it displaces frames anew, and writes nothing."""
+    with mc.on_device():
+        moved = mc.registered_movie()
+        return check_registration(
+            moved.made_from,
+            moved,
+            np.array(mc.shifts_rig, np.float32),
+            field=moved.field,
+            grid=moved.grid,
+            quality=mc.frame_quality,
+            components=components,
+        )
+
+
+def _mean(source: FrameSource) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Mean image, and pixels that are not finite in more than a few frames."""
+    sums, counts = backend.zeros(source.shape[1:], "float64"), backend.zeros(source.shape[1:], "int32")
+    for chunk in backend.stream(source, working=4 * sums.size):
+        backend.wing(chunk).registration.add_frames(chunk, sums, counts)
+    return average(sums, counts), backend.to_numpy(counts) < MOSTLY * len(source)
+
+
+def _state(
+    source: FrameSource, mean: NDArray[np.float32], inside: NDArray[np.bool_], components: int
+) -> MovieState:
+    image = np.where(inside, mean, np.float32(np.nan))
+    residual = residual_motion(source, components=components) if components and len(source) > 1 else None
+    return MovieState(mean, frame_correlations(source, image), crispness(image), residual)
