@@ -34,10 +34,16 @@ def register(source: backend.FrameSource) -> None:
     MotionCorrect(source, max_shifts=(6, 6)).motion_correct(save_movie=True)
 
 
+def register_patches(source: backend.FrameSource) -> None:
+    settings = {"pw_rigid": True, "strides": (48, 48), "overlaps": (24, 24), "save_format": "hdf5"}
+    MotionCorrect(source, resume=True, **settings).motion_correct(save_movie=True)
+
+
 WORK: dict[str, Callable[[backend.FrameSource], object]] = {
     "mean": mean_image,
     "local_correlations": lambda source: local_correlations(source, swap_dim=False),
     "register": register,
+    "register_patches": register_patches,
     "transpose": lambda source: save_memmap([open_movie(source, subindices=slice(6000))], order="C"),
 }
 
