@@ -129,17 +129,21 @@ def _products(
     """
     spectra, last = image, image.ndim - 1
     for axis in range(last, -1, -1):
-        w, band = width[axis], kernels.shape[1 + axis]
-        cut = np.stack(
-            [spectra[(..., slice(s, s + w), *(slice(None),) * (last - axis))] for s in starts[axis]]
-        )
+        at = spectra.ndim - 1 - (last - axis)
+        band = kernels.shape[1 + axis]
+        cut = np.stack([_range(spectra, at, s, s + width[axis]) for s in starts[axis]])
         if axis == last:
             spectra = scipy.fft.rfft(cut, axis=-1)[..., :band]
         else:
-            at = cut.ndim - 1 - (last - axis)
-            spectra = scipy.fft.fft(cut, axis=at, overwrite_x=True)
-            spectra = spectra[(slice(None),) * at + (fourier.frequencies(w, band, last=False),)]
+            kept = fourier.frequencies(width[axis], band, last=False)
+            spectra = scipy.fft.fft(cut, axis=at + 1, overwrite_x=True).take(kept, axis=at + 1, mode="wrap")
     return spectra.reshape(kernels.shape) * kernels
+
+
+def _range(x: NDArray, axis: int, first: int, stop: int) -> NDArray:
+    index: list[slice] = [slice(None)] * x.ndim
+    index[axis] = slice(first, stop)
+    return x[tuple(index)]
 
 
 @nb.njit(nogil=True, cache=True)
