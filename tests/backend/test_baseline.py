@@ -1,5 +1,7 @@
 """Levels of pixels over time: against NumPy, chunk by chunk, and twin against twin."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +91,31 @@ def test_percentiles_lie_in_order(frames, quantile):
     assert (found >= frames.min(axis=0)).all() and (found <= frames.max(axis=0)).all()
     assert_array_equal(found, percentile(cpu, frames[::-1].copy(), quantile))
     assert (found <= percentile(cpu, frames, min(100, quantile + 7))).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "pixels"), [(1, 1), (3, 2), (9, 131)])
+def test_median_of_each_frame(wing, dtype, n, pixels):
+    frames = values(dtype, n, pixels)
+    if dtype.startswith("float"):
+        frames[np.random.default_rng(0).random(frames.shape) < 0.2] = np.nan
+        frames[0] = np.nan
+    out = wing.put(np.zeros(n))
+    given = wing.put(frames)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns of frames without a number
+        backend.wing(given).baseline.frame_medians(given, out)
+        expected = np.nanmedian(frames.astype(np.float64), axis=1)
+    assert_allclose(backend.to_numpy(out), expected, rtol=1e-6)  # of two floats the middle may be float32
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
+def test_median_of_the_whole_range_of_integers(wing, dtype):
+    limits = np.iinfo(dtype)
+    frames = np.array([[limits.min, limits.max, limits.max], [limits.min] * 3, [limits.max] * 3], dtype)
+    out, given = wing.put(np.zeros(3)), wing.put(frames)
+    backend.wing(given).baseline.frame_medians(given, out)
+    assert_array_equal(backend.to_numpy(out), np.median(frames, axis=1))
 
 
 # ---------------------------------------------------------------------------- means

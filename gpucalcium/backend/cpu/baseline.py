@@ -179,6 +179,38 @@ def _next(keys, rank, least, following):
             following[j] = least[j]
 
 
+def frame_medians(frames: NDArray, out: NDArray[np.float64]) -> None:
+    """Median of each frame (n, pixels), NaN left out (NaN if there is nothing else), into `out` (n,) float64."""
+    frames = frames.astype(stencils.compiled_dtype(frames.dtype, wide="f8"), copy=False)
+
+    def work(first: int, last: int) -> None:
+        if frames.dtype.kind in "iu":
+            _medians_by_counts(frames[first:last], out[first:last])
+            return
+        for t in range(first, last):
+            known = frames[t][~np.isnan(frames[t])]
+            out[t] = np.median(known) if len(known) else np.nan
+
+    share(len(frames), work)
+
+
+@nb.njit(nogil=True, cache=True)
+def _medians_by_counts(frames, out):
+    """Of 16-bit integers: how often each value comes is counted, nothing is sorted."""
+    counts = np.zeros(2 * INTEGER_OFFSET, np.int64)
+    for t in range(len(frames)):
+        low, high = frames[t].min(), frames[t].max()
+        for value in frames[t]:
+            counts[np.int64(value) - low] += 1
+        lower, upper = (len(frames[t]) - 1) // 2, len(frames[t]) // 2  # ranks of the middle values
+        seen, total = 0, 0.0
+        for value in range(np.int64(high) - low + 1):
+            before, seen = seen, seen + counts[value]
+            total += (np.int64(before <= lower < seen) + np.int64(before <= upper < seen)) * (value + low)
+            counts[value] = 0
+        out[t] = total / 2
+
+
 def add_present(frames: NDArray, sums: NDArray[np.float64], counts: NDArray[np.float64]) -> None:
     """Add each pixel's values that are not NaN to `sums` and how many they are to `counts`, in order of the frames.
 

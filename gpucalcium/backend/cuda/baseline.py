@@ -37,6 +37,12 @@ def percentile(frames: cp.ndarray, quantile: float, skip_nan: bool, out: cp.ndar
     )
 
 
+def frame_medians(frames: cp.ndarray, out: cp.ndarray) -> None:
+    """Median of each frame (n, pixels), NaN left out (NaN if there is nothing else), into `out` (n,) float64."""
+    median = cp.nanmedian if frames.dtype.kind == "f" else cp.median
+    out[...] = median(frames, axis=1)
+
+
 def add_present(frames: cp.ndarray, sums: cp.ndarray, counts: cp.ndarray) -> None:
     """Add each pixel's values that are not NaN to `sums` and how many they are to `counts`, in order of the frames.
 
