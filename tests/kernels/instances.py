@@ -25,7 +25,8 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     },
     "field.cu": {
         "smallest": [(pixel,) for pixel in PIXELS],
-        "warp": [(pixel, axes) for pixel in PIXELS for axes in (2, 3)],
+        **{name: [(pixel, axes) for pixel in PIXELS for axes in (2, 3)] for name in ("warp", "cut")},
+        "blend": [(2,), (3,)],
     },
     "filters.cu": {
         "correlate": [(pixel, border) for pixel in PIXELS for border in range(4)],
@@ -69,6 +70,5 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "running_percentile": [()],
         "mode_percentile": [()],
     },
-    "tiles.cu": {"cut": [(pixel, axes) for pixel in PIXELS for axes in (2, 3)], "blend": [(2,), (3,)]},
     "onnls.cu": {"nnls_ar2": [("float32",), ("float64",)]},
 }

@@ -17,8 +17,8 @@ TILE = (32, 8)  # threads of a block that puts frames together: a warp takes a r
 
 Ints = tuple[int, ...]
 
-_cut = kernel("tiles.cu", "cut")
-_blend = kernel("tiles.cu", "blend")
+_cut = kernel("field.cu", "cut")
+_blend = kernel("field.cu", "blend")
 
 
 def cut_tiles(
