@@ -24,6 +24,7 @@ PARTS, PARTED = 4, 50  # samples of fewer frames than the second are registered 
 CONTRAST = 3.0  # frames more than this times weaker or stronger than usual ones do not count in the template
 USUAL = 0.75  # quantile of peaks: of one frame in four or more it may be said that it is as frames should be
 FEWEST_GOOD = 0.2  # of the sample
+LOOKED_AT = 64  # pixels along each axis, about, tell the contrast of a frame
 EDGE_SHARE = 0.06  # of the side of the frame: the most that the filter leaves out at either end
 
 
@@ -61,26 +62,29 @@ def first_matcher(
         No pixel of the sample is a number.
     """
     given = None if template is None else whole(template)
-    image = whole(mean_and_variance(sample)[0]) if given is None else given
-    used = np.arange(len(sample))
-    power, registered = mean_power(sample, image), sample
+    ordinary = _usual(_contrast(sample))
+    used = _enough(ordinary)
+    image = whole(mean_and_variance(_chosen(sample, used))[0])
+    power, registered = mean_power(_chosen(sample, used), image), sample
+    image = image if given is None else given
     noise = Noise.unknown(power, image.shape)
     small = image.size <= activity.LARGEST and high_pass is None
+    shifts = backend.arrays.xp(sample).zeros((len(sample), image.ndim), np.float32)
     for number in range(1, ROUNDS + ACTIVITY_ROUNDS * small + 1):
         maker = _Maker(bound, noise, high_pass)
         if given is None:
-            found = _found(sample, registered, used, image, maker)
+            found = _found(sample, registered, shifts, used, image, maker)
         else:
             found = maker.locate(sample, given)
-        good = _good(found)
-        if not np.array_equal(good, used):
-            used, power = good, mean_power(_chosen(sample, good), image)
+        before, used = used, _enough(ordinary & _shown(found))
         shifts = found.shifts
         if given is None:  # the template's place is the middle of where the frames were
             shifts = shifts - _chosen(shifts, used).mean(axis=0)
         registered = displace(sample, shifts)
         mean, variance = mean_and_variance(_chosen(registered, used))
         mean = whole(mean)
+        if not np.array_equal(before, used):
+            power = mean_power(_chosen(sample, used), mean)
         noise = Noise.measured(
             power, mean.astype(np.float64) - mean.mean(dtype=np.float64), variance, len(used)
         )
@@ -106,12 +110,18 @@ class _Maker:
 
 
 def _found(
-    sample: Array, registered: Array, used: NDArray[np.int64], image: NDArray[np.float32], maker: _Maker
+    sample: Array,
+    registered: Array,
+    shifts: Array,
+    used: NDArray[np.int64],
+    image: NDArray[np.float32],
+    maker: _Maker,
 ) -> Located:
-    """Where the frames of a sample lie with respect to `image`, the mean of those of `registered` that are `used`.
+    """Where the frames of a sample lie with respect to `image`, the mean of those that are `used`.
 
-    A frame is found too near to where it lies in the template already, by its own share of that: its noise matches.
-    In a small sample this counts, and two frames would not move at all; so each part is found in the mean of the rest.
+    They are `registered` by `shifts` so far. A frame is found too near to there, by its own share of the template: its
+    noise matches. In a small sample this counts, and two frames would not move at all; so each part is found in the
+    mean of the rest. That mean shares in no movement of the part, so the part makes only the rest's share of it.
     """
     n = len(sample)
     if len(used) < 2 or n >= PARTED:
@@ -124,23 +134,44 @@ def _found(
         pieces.append(maker.locate(sample[part::parts], base))
     xp = backend.arrays.xp(sample)
     back = xp.asarray(np.argsort(np.concatenate([np.arange(part, n, parts) for part in range(parts)])))
-    return Located(
+    found = Located(
         *(
             xp.take(xp.concatenate([getattr(piece, name) for piece in pieces]), back, axis=0)
             for name in Located.__dataclass_fields__
         )
     )
+    return replace(found, shifts=shifts + (found.shifts - shifts) * np.float32(1 - 1 / parts))
 
 
-def _good(found: Located) -> NDArray[np.int64]:
-    """Frames that a template may come from: that show it, about as strongly as others do, within the bound.
+def _contrast(sample: Array) -> NDArray[np.float64]:
+    """Standard deviation of each frame, from some of its pixels; 0 where there is no number."""
+    xp = backend.arrays.xp(sample)
+    some = sample[(slice(None), *(slice(None, None, max(1, n // LOOKED_AT)) for n in sample.shape[1:]))]
+    values = some.astype(np.float64).reshape(len(sample), -1)
+    good = xp.isfinite(values)
+    count = xp.maximum(good.sum(axis=1), 1)
+    mean = xp.where(good, values, 0.0).sum(axis=1) / count
+    square = xp.square(xp.where(good, values - mean[:, None], 0.0)).sum(axis=1) / count
+    return backend.to_numpy(xp.sqrt(square))
 
-    Black frames, flashes, and frames from elsewhere would spoil it. If hardly any remain, all stay.
+
+def _shown(found: Located) -> NDArray[np.bool_]:
+    """Frames that show the template about as strongly as others do, within the bound."""
+    usual = _usual(backend.to_numpy(found.peaks))
+    return usual & ~backend.to_numpy(found.empty) & ~backend.to_numpy(found.clamped)
+
+
+def _usual(strength: NDArray) -> NDArray[np.bool_]:
+    """Which frames are neither much weaker nor much stronger than most.
+
+    Black frames, flashes, and frames from elsewhere would spoil a template.
     """
-    peaks = backend.to_numpy(found.peaks)
-    usual = float(np.quantile(peaks, USUAL))
-    good = (peaks * CONTRAST > usual) & (peaks < CONTRAST * usual)
-    good &= ~backend.to_numpy(found.empty) & ~backend.to_numpy(found.clamped)
+    usual = float(np.quantile(strength, USUAL))
+    return (strength * CONTRAST >= usual) & (strength <= CONTRAST * usual)
+
+
+def _enough(good: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Indices of the good frames, or of all if hardly any are good."""
     return np.flatnonzero(good) if good.sum() > len(good) * FEWEST_GOOD else np.arange(len(good))
 
 
