@@ -232,6 +232,13 @@ def convert(
     source: Annotated[Path, typer.Argument(help="A movie.")],
     target: Annotated[Path, typer.Argument(help="The file to write; its ending says of what kind.")],
     dataset: Dataset = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            help="What each axis is: T time, Z plane, Y row, X column, C channel; for instance TZYXC."
+        ),
+    ] = None,
+    channel: Annotated[int | None, typer.Option(help="Which of several channels or colours, from 0.")] = None,
     frames: Annotated[
         str | None,
         typer.Option(help="Frames to take, from 0: first:end or first:end:step; the end is left out."),
@@ -254,6 +261,8 @@ def convert(
         source,
         target,
         dataset=dataset,
+        axes=axes,
+        channel=channel,
         frames=None if frames is None else _frame_range(frames),
         fr=frame_rate,
         compress=compress,

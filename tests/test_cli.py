@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from numpy.testing import assert_array_equal
 
 from gpucalcium import __version__
 from gpucalcium.cli import main
@@ -150,6 +151,14 @@ def test_convert_and_info(gpucalcium, tmp_path, movie, name, compression):
     assert facts["field"] == "48 x 50 px"
     assert facts["on"].endswith(f"compression: {compression}")
     assert open_movie(tmp_path / name).read(slice(None)).shape == (30, 48, 50) if name[-1] != "z" else True
+
+
+def test_convert_one_channel_of_axes_in_another_order(gpucalcium, tmp_path, movie):
+    both = np.stack([movie, movie[::-1]], axis=-1)  # T, Y, X, C
+    np.save(tmp_path / "both.npy", both.transpose(3, 1, 2, 0))
+    words = ("--axes", "CYXT", "--channel", "1")
+    assert gpucalcium("convert", tmp_path / "both.npy", tmp_path / "b.tif", *words)[0] == 0
+    assert_array_equal(open_movie(tmp_path / "b.tif").read(slice(None)), movie[::-1])
 
 
 def test_convert_to_a_memory_map_and_back(gpucalcium, tmp_path, movie):

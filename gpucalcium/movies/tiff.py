@@ -225,11 +225,9 @@ class PagesSource(Source):
         try:
             page = self._page(number)
             if self._in_one_file:
-                self._check(page)
-                return page.asarray(maxworkers=1)
+                return self._values(page)
             with self._lock, _opened(page.parent.filehandle):
-                self._check(page)
-                return page.asarray(maxworkers=1)
+                return self._values(page)
         except Exception as err:
             if "imagecodecs" in str(err):
                 raise MissingExtraError(f"{self.name}: {err}: pip install 'gpucalcium[tiff]'") from err
@@ -238,13 +236,17 @@ class PagesSource(Source):
                 "may be truncated; copy it again from where it was recorded"
             ) from err
 
-    def _check(self, page: Any) -> None:
-        """Refuse a directory that lies before anything is allocated because of it."""
+    def _values(self, page: Any) -> NDArray:
+        """What a page holds; a directory that lies is refused before anything is allocated because of it."""
         if page.shape != self._page_shape:
             raise ValueError(f"it is {page.shape}, where {self._page_shape} was expected")
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
         if max(ends, default=0) > page.parent.filehandle.size:
             raise ValueError("its values go beyond the end of the file")
+        values = page.asarray(maxworkers=1)
+        if values.shape != self._page_shape:
+            raise ValueError(f"it holds {values.shape}, where {self._page_shape} was expected")
+        return values
 
     def _page(self, number: int) -> Any:
         with self._lock:
