@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
-from gpucalcium.backend import FrameSource
+from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import MovieShapeError, MovieValueError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.movies.chain import Selection
@@ -135,14 +135,21 @@ def lowest_value(source: FrameSource, high_pass: NDArray[np.float64] | None = No
     for frames in backend.stream(source, frames=slice(0, FRAMES_FOR_MINIMUM)):
         if high_pass is not None:
             frames = backend.wing(frames).filters.correlate(frames, high_pass, "reflect")
-        xp = backend.arrays.xp(frames)
-        lowest = min(lowest, float(xp.where(xp.isfinite(frames), frames, np.inf).min()))
+        lowest = min(lowest, lowest_of(frames))
     if lowest == math.inf:
         raise MovieValueError(
             f"none of the first {FRAMES_FOR_MINIMUM} frames holds a finite number: check how the movie was read, or "
             "give min_mov"
         )
     return lowest
+
+
+def lowest_of(frames: Array) -> float:
+    """Smallest finite number in a chunk; infinity if there is none."""
+    if frames.dtype.kind == "f":
+        xp = backend.arrays.xp(frames)
+        frames = xp.where(xp.isfinite(frames), frames, frames.dtype.type(np.inf))
+    return float(frames.min())
 
 
 def _name(source: FrameSource) -> str:

@@ -19,6 +19,7 @@ from gpucalcium.movies.source import Source
 from gpucalcium.registration.apply import displace, displace_field
 from gpucalcium.registration.output import open_output
 from gpucalcium.registration.patches import PatchGrid
+from gpucalcium.registration.recordings import lowest_of
 
 WORKING_COPIES = 4  # float32 frames beside a chunk, spectra included
 
@@ -114,8 +115,7 @@ class RegisteredMovie(Source):
         """The same movie minus its smallest value, if that is negative; reads it once to know."""
         lowest = 0.0
         for chunk in backend.stream(self):
-            xp = backend.arrays.xp(chunk)
-            lowest = min(lowest, float(xp.where(xp.isfinite(chunk), chunk, np.inf).min()))
+            lowest = min(lowest, lowest_of(chunk))
         return self._less(lowest) if lowest < 0 else self
 
     def _less(self, amount: float) -> RegisteredMovie:
