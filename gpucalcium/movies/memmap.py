@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
+from gpucalcium.backend.device import cpu as host
 from gpucalcium.errors import MovieFileError
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.source import Source
@@ -24,6 +25,7 @@ from gpucalcium.movies.traces_file import TracesFile
 _NAME = re.compile(r"(?P<base>.*)_d1_(\d+)_d2_(\d+)_d3_(\d+)_order_(?P<order>[CF])_frames_(\d+)_*")
 VALUE = np.dtype(np.float32)
 _BLOCK = 1 << 30  # bytes of frames that are read together, so that each trace gives a long run
+_SHARE_OF_BUDGET = 4  # what such a block may take, at most
 _READERS = 4  # reads by which one that reads on may be ahead of or behind another
 
 
@@ -102,19 +104,35 @@ class TracesSource(Source):
 
     def __init__(self, path: Path, shape: tuple[int, ...], stored: np.dtype, offset: int = 0) -> None:
         super().__init__(shape, stored, str(path))
-        self._file = TracesFile(path, self.shape[1:], len(self), self.stored, offset)
+        self.traces = TracesFile(path, self.shape[1:], len(self), self.stored, offset)
         self._lock = Lock()
         self._next = 0  # frame after the last one that was asked for
         self._block: tuple[range, NDArray] | None = None
 
+    @property
+    def flat(self) -> TracesSource:
+        """The same frames with their pixels as they lie in the file, (T, pixels, 1)."""
+        shape = (len(self), math.prod(self.shape[1:]), 1)
+        return TracesSource(self.traces.path, shape, self.stored, self.traces.offset)
+
+    @property
+    def keeps(self) -> int:
+        """Bytes of the block, which `backend.stream` counts."""
+        return self._block_length * self.frame_bytes
+
+    @property
+    def _block_length(self) -> int:
+        most = min(_BLOCK, backend.budget(host()) // _SHARE_OF_BUDGET)
+        return min(len(self), most // self.frame_bytes)
+
     def _fill(self, wanted: range, out: NDArray) -> None:
         last = wanted[-1] + 1
         with self._lock:
-            length = min(_BLOCK, backend.budget() // 8) // self.frame_bytes
+            length = self._block_length
             reads_on = abs(wanted[0] - self._next) <= _READERS * (last - wanted[0])
             self._next = last
-            if wanted.step > 1 or not reads_on or length <= 2 * len(wanted):
-                self._file.read(wanted, out)
+            if wanted.step > 1 or not reads_on or length < 2 * len(wanted):
+                self.traces.read(wanted, out)
                 return
             done = 0
             while done < len(wanted):
@@ -135,6 +153,6 @@ class TracesSource(Source):
             frames = range(first, min(first + length, len(self)))
             if len(memory) < len(frames):
                 memory = np.empty((len(frames), *self.shape[1:]), self.dtype)
-            self._file.read(frames, memory[: len(frames)])
+            self.traces.read(frames, memory[: len(frames)])
             self._block = frames, memory
         return self._block

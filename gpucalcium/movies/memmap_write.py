@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,22 @@ from gpucalcium.backend import FrameSource
 from gpucalcium.errors import ArrayTypeError, MovieFileError, MovieShapeError, ParameterError
 from gpucalcium.movies.chain import Chain, Selection
 from gpucalcium.movies.files import target, written_whole
-from gpucalcium.movies.memmap import VALUE, MapName, check_map
+from gpucalcium.movies.memmap import VALUE, MapName, TracesSource, check_map
 from gpucalcium.movies.npy import open_npy
 from gpucalcium.movies.prepared import Prepared, Shifted
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.traces_file import TracesFile, reserve
+from gpucalcium.movies.write_frames import RawFrames
 
 _READ_AT_ONCE = 16 << 20  # bytes, by each thread
-_SLAB = 256 << 20  # bytes of the pixels whose whole traces are written together
-_WORTH_READING = 32 << 10  # bytes of one piece of a frame
-_ENOUGH_FRAMES = 4096  # frames transposed at a time: traces are then written in runs of 16 KiB
+_SLAB = 512 << 20  # bytes of the pixels whose whole traces are written together
+_WORTH_READING = 16 << 10  # bytes of one piece of a frame
+_STRETCH = 2 << 30  # bytes of the frames that are turned together, where whole traces do not fit
+_ENOUGH_FRAMES = (
+    4080  # of them: traces are then written in runs of nearly 16 KiB, and not a multiple of pages apart
+)
+_COPIED = 8 << 20  # bytes of traces that are copied at a time, by each thread
 
 
 def write_map(movie: MovieLike, base: Path, order: str) -> Path:
@@ -54,44 +60,86 @@ def write_map(movie: MovieLike, base: Path, order: str) -> Path:
 
 
 def _write_frames(source: FrameSource, path: Path) -> None:
-    axes = (0, *range(len(source.shape) - 1, 0, -1))
-    with path.open("wb") as file:
-        for chunk in backend.stream(source, working=math.prod(source.shape[1:]) * VALUE.itemsize):
-            frames = backend.to_numpy(chunk).transpose(axes)
-            file.write(np.ascontiguousarray(frames, VALUE))  # type: ignore[arg-type]
+    reserve(path, math.prod(source.shape) * VALUE.itemsize)
+    flat = _flat(source)
+    with closing(RawFrames(path, 0, source.shape, VALUE, fortran=flat is None)) as file:
+        done = 0
+        for chunk in backend.stream(flat or source):
+            file.write(done, backend.to_numpy(chunk))
+            done += len(chunk)
 
 
 def _write_traces(source: FrameSource, path: Path) -> None:
-    """Collect frames while they fit, then write that stretch of every trace."""
+    """Copy traces, or collect frames while they fit and write that stretch, or that part of the field, as traces."""
+    reserve(path, math.prod(source.shape) * VALUE.itemsize)
+    traces_of = [part.traces for part in _parts(source) if isinstance(part, TracesSource)]
+    if len(traces_of) == len(_parts(source)):
+        _copy_traces(traces_of, path)
+        return
+    flat = _flat(source)
+    if _write_slabs(flat or source, path):
+        return
     traces = TracesFile(path, source.shape[1:], len(source), VALUE)
     frame = math.prod(source.shape[1:]) * source.dtype.itemsize
-    stretch = max(1, min(len(source), _ENOUGH_FRAMES, backend.budget() // (3 * frame)))
-    reserve(path, math.prod(source.shape) * VALUE.itemsize)
-    turned = getattr(source, "turned", None)
-    if turned is not None and len(source.shape) == 3 and _write_slabs(turned, path):
-        return
-    for first, block in _stretches(source, stretch):
+    most = min(_STRETCH, backend.budget() // 3) // frame
+    for first, block in _stretches(flat or source, max(1, min(len(source), _ENOUGH_FRAMES, most))):
         traces.write(block, first)
 
 
-def _write_slabs(turned: RawSource, path: Path) -> bool:
+def _parts(source: FrameSource) -> Sequence[FrameSource]:
+    return source.parts if isinstance(source, Chain) else (source,)
+
+
+def _flat(source: FrameSource) -> Chain | None:
+    """The same frames with pixels as memory maps have them, (T, pixels, 1), if the files of all parts do."""
+    flat = [part.flat for part in _parts(source) if isinstance(part, RawSource | TracesSource)]
+    known = [part for part in flat if part is not None]
+    return Chain(known) if len(known) == len(_parts(source)) else None
+
+
+def _copy_traces(parts: Sequence[TracesFile], path: Path) -> None:
+    """Traces of several files, one behind the other."""
+    pixels, frames = math.prod(parts[0].dims), sum(part.frames for part in parts)
+    joined = TracesFile(path, (pixels, 1), frames, VALUE)
+    workers = backend.threads()
+    some = max(1, min(_COPIED, backend.budget() // (4 * workers)) // (frames * VALUE.itemsize))
+
+    def copy(first: int) -> None:
+        count, at = min(some, pixels - first), 0
+        traces = np.empty((count, frames), VALUE)
+        for part in parts:
+            piece = (
+                traces
+                if len(parts) == 1 and part.dtype == VALUE
+                else np.empty((count, part.frames), part.dtype)
+            )
+            part.read_traces(first, piece)
+            if piece is not traces:
+                traces[:, at : at + part.frames] = piece
+            at += part.frames
+        joined.write_traces(first, traces)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="gpucalcium-copy") as pool:
+        list(pool.map(copy, range(0, pixels, some)))
+
+
+def _write_slabs(source: FrameSource, path: Path) -> bool:
     """Write all of some traces, then the next, where that reads pieces worth reading of each frame; else False.
 
     It takes less memory than many frames would, which is then still at hand.
     """
-    frames, columns, rows = turned.shape
-    column = rows * turned.stored.itemsize
-    some = min(columns, min(_SLAB, backend.budget() // 8) // (frames * column))
-    if some * column < min(_WORTH_READING, columns * column):
+    parts = [part for part in _parts(source) if isinstance(part, RawSource)]
+    frames, rows = source.shape[:2]
+    row = math.prod(source.shape[2:]) * source.dtype.itemsize
+    some = min(rows, min(_SLAB, backend.budget() // 4) // (frames * row))
+    if some * row < min(_WORTH_READING, rows * row) or len(parts) < len(_parts(source)):
         return False
-    memory = np.empty((frames, some, rows), turned.dtype)
-    for j in range(0, columns, some):
-        part = turned.part(slice(j, min(j + some, columns)))
-        count = part.shape[1]
-        traces = TracesFile(path, (rows, count), frames, VALUE, j * rows * frames * VALUE.itemsize)
-        fits = memory.reshape(-1)[: frames * count * rows].reshape(part.shape)
-        for first, block in _stretches(part, frames, fits):
-            traces.write(block.transpose(0, 2, 1), first)
+    memory = np.empty((frames * some, *source.shape[2:]), source.dtype)
+    for start in range(0, rows, some):
+        part = Chain([one.part(slice(start, min(start + some, rows))) for one in parts])
+        traces = TracesFile(path, source.shape[1:], frames, VALUE, start * frames * VALUE.itemsize)
+        for first, block in _stretches(part, frames, memory[: frames * part.shape[1]].reshape(part.shape)):
+            traces.write(block, first)
     return True
 
 
@@ -100,13 +148,8 @@ def _stretches(
 ) -> Iterator[tuple[int, NDArray]]:
     """The movie `length` frames at a time, in memory that is used again; read by several threads."""
     held = getattr(source, "array", None)
-    if isinstance(held, np.ndarray):
+    if isinstance(held, np.ndarray) and held.flags.c_contiguous:
         yield from ((first, held[first : first + length]) for first in range(0, len(source), length))
-        return
-    turned = getattr(source, "turned", None)  # frames that need not be turned twice
-    if turned is not None:
-        axes = (0, *range(len(source.shape) - 1, 0, -1))
-        yield from ((first, block.transpose(axes)) for first, block in _stretches(turned, length))
         return
     buffer = np.empty((length, *source.shape[1:]), source.dtype) if memory is None else memory
     some = max(1, _READ_AT_ONCE // max(1, buffer[:1].nbytes))
@@ -189,7 +232,7 @@ def save_memmap(
         raise ParameterError(
             f"xy_shifts has {len(xy_shifts)} arrays for {len(filenames)} movies: give one for each"
         )
-    parts = []
+    parts: list[FrameSource] = []
     for number, movie in enumerate(filenames):
         source = open_movie(movie, var_name_hdf5=var_name_hdf5)
         if xy_shifts is not None:
@@ -197,8 +240,10 @@ def save_memmap(
         source = _selected(source, remove_init, idx_xy, slices)
         if is_3D and len(source.shape) != 4:
             raise MovieShapeError(f"is_3D=True, but {getattr(source, 'name', 'the movie')} is {source.shape}")
-        parts.append(Prepared(source, border=border_to_0, resize_fact=resize_fact, add=add_to_movie))
-    return str(write_map(Chain(parts), target(base_name), order))
+        if border_to_0 or add_to_movie or tuple(resize_fact) != (1, 1, 1):
+            source = Prepared(source, border=border_to_0, resize_fact=resize_fact, add=add_to_movie)
+        parts.append(source)
+    return str(write_map(parts[0] if len(parts) == 1 else Chain(parts), target(base_name), order))
 
 
 def _selected(

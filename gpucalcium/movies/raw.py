@@ -59,11 +59,11 @@ class RawSource(Source):
             )
 
     @property
-    def turned(self) -> RawSource | None:
-        """The same frames with their axes reversed, as they lie in the file; None if they lie there unreversed."""
+    def flat(self) -> RawSource | None:
+        """The same frames with pixels as they lie in the file, (T, pixels, 1); None if that is their own order."""
         if not self._reversed:
             return None
-        return RawSource(self.path, (len(self), *self.shape[:0:-1]), self.stored, self._offset)
+        return RawSource(self.path, (len(self), math.prod(self.shape[1:]), 1), self.stored, self._offset)
 
     def part(self, rows: slice) -> RawSource:
         """Some rows (first axis) of each frame, which lie in one piece."""

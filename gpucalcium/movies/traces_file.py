@@ -1,15 +1,18 @@
 """Files that hold a movie trace after trace: frames are turned into traces, and back, tile by tile.
 
-A tile is a few neighbouring pixels over many frames: whole cache lines of the frames on one side, long runs of the
-traces on the other, so that neither memory nor disk is touched in crumbs.
+A tile is some neighbouring pixels over many frames: long pieces of the frames on one side, long runs of the traces on
+the other, and small enough to stay in the cache in between. So neither memory nor disk is touched in crumbs.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
+from gpucalcium.backend import turning
+from gpucalcium.backend.device import cpu as host
 from gpucalcium.errors import MovieFileError
 
 _TILE = 4 << 20  # bytes that are turned at a time, by each thread
-_LINE = 512  # bytes of a frame that are turned together: 8 cache lines, few pages
-_ROWS = (
-    16  # frames turned at a time: more lie on more pages than the processor keeps at hand (6 times slower)
-)
+_SAME_SETS = 2048  # bytes: traces a multiple of this apart push each other out of the cache
+_LINE = 64  # bytes that the traces of such a tile are kept apart
+_NEAR = 16 << 10  # bytes between runs: to read them costs less than to call the system once more
+_PIECE = 64  # pixels of a line that are turned together, at least: 4 lines of the cache
+_COMPILED = "u1 u2 u4 u8 i1 i2 i4 i8 f4 f8".split()
 
 
 @dataclass(frozen=True)
 class TracesFile:
     """Where the traces of a movie lie: pixels in Fortran order, `frames` values of `dtype` for each.
+
+    Frames are given and taken as blocks (n, d1, d2[, d3]), or (n, pixels) with pixels in the order of the file.
 
     Parameters
     ----------
@@ -48,7 +56,7 @@ class TracesFile:
     offset: int = 0
 
     def write(self, block: NDArray, first: int) -> None:
-        """Write frames `block` (n, *dims), of any dtype, as frames `first` ... of the traces.
+        """Write a block, of any native integers or floats, as frames `first` ... of the traces.
 
         Written, not mapped: twice as fast in a file that is new, and it does not count as memory.
 
@@ -57,105 +65,153 @@ class TracesFile:
         OSError
             The disk is full.
         """
+        frames = self._as_lines(np.ascontiguousarray(block))
+        wanted = range(first, first + len(block))
 
-        def write_tile(tile: Tile) -> None:
-            traces = np.empty(tile.shape(len(block)), self.dtype)
-            frames = _volumes(block)[tile.of_frames]
-            for row in range(0, len(frames), _ROWS):
-                traces[..., row : row + _ROWS] = frames[row : row + _ROWS].T
-            for place, run in self._runs(tile, traces, first):
-                if os.pwrite(file, run, place) != len(run):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        def write_tile(tile: Tile, memory: NDArray[np.uint8]) -> None:
+            turning.to_traces(frames, tile.rows, tile.columns, memory.view(self.dtype))
+            for place, run in self._runs(tile, memory, wanted):
+                _write_at(file, run, place)
 
-        file = os.open(self.path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-        self._each(write_tile, block, file)
+        with _opened(self.path, os.O_WRONLY) as file:
+            self._each(write_tile, frames, wanted)
 
     def read(self, wanted: range, out: NDArray) -> None:
-        """Read the frames `wanted` into `out` (n, *dims), C order, of any dtype.
+        """Read the frames `wanted` into `out`, C order, of any native integers or floats.
 
         Raises
         ------
         MovieFileError
             The file has become shorter.
         """
-        first, span = wanted[0], wanted[-1] - wanted[0] + 1
+        frames = self._as_lines(out)
+        span = range(wanted[0], wanted[-1] + 1)
+        if (self.frames - len(span)) * self.dtype.itemsize <= _NEAR:
+            span = range(self.frames)  # what lies between is read too, so that neighbours are one run
+        part = slice(wanted[0] - span[0], wanted[-1] - span[0] + 1, wanted.step)
 
-        def read_tile(tile: Tile) -> None:
-            traces = np.empty(tile.shape(span), self.dtype)
-            for place, run in self._runs(tile, traces, first):
-                if os.preadv(file, [run], place) != len(run):
-                    raise MovieFileError(
-                        f"{self.path} ended before byte {place + len(run)}: it has become shorter since it was opened"
-                    )
-            picked, frames = traces[..., :: wanted.step], _volumes(out)[tile.of_frames]
-            for row in range(0, len(frames), _ROWS):
-                frames[row : row + _ROWS] = picked[..., row : row + _ROWS].T
+        def read_tile(tile: Tile, memory: NDArray[np.uint8]) -> None:
+            for place, run in self._runs(tile, memory, span):
+                self._read_at(file, run, place)
+            traces, start = memory.view(self.dtype), part.start
+            if part.step > 1 or not traces.dtype.isnative or traces.dtype.str[1:] not in _COMPILED:
+                traces, start = traces[: tile.pixels, part].astype(frames.dtype), 0
+            turning.to_frames(traces, start, tile.rows, tile.columns, frames)
 
-        file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._each(read_tile, out, file, span)
+        with _opened(self.path, os.O_RDONLY) as file:
+            self._each(read_tile, frames, span)
 
-    def _each(self, work: Callable[[Tile], None], block: NDArray, file: int, span: int = 0) -> None:
-        most = max(1, min(_TILE, backend.budget() // 16)) // ((span or len(block)) * self.dtype.itemsize)
-        try:
-            with ThreadPoolExecutor(backend.threads()) as workers:
-                list(workers.map(work, _tiles(self.dims, most, _volumes(block))))
-        finally:
-            os.close(file)
+    def read_traces(self, first: int, out: NDArray) -> None:
+        """Read all of the traces from pixel `first` on into `out` (pixels, frames) of `dtype`."""
+        with _opened(self.path, os.O_RDONLY) as file:
+            self._read_at(file, _bytes_of(out), self.offset + first * self._trace)
 
-    def _runs(self, tile: Tile, traces: NDArray, first: int) -> Iterator[tuple[int, memoryview]]:
-        """Byte in the file and bytes in memory of what lies in one piece in both."""
-        d1, d2 = self.dims[:2]
-        size, length = self.dtype.itemsize, traces.shape[-1]
-        together = tile.rows.stop - tile.rows.start if length == self.frames else 1
-        for k, plane in enumerate(traces, tile.planes.start):
-            for j, column in enumerate(plane, tile.columns.start):
-                start = tile.rows.start + d1 * (j + d2 * k)
-                bytes_of = memoryview(column.reshape(-1).view(np.uint8))
-                step = together * length * size
-                for number in range(len(bytes_of) // step):
-                    pixel = start + number * together
-                    place = self.offset + (pixel * self.frames + first) * size
-                    yield place, bytes_of[number * step : (number + 1) * step]
+    def write_traces(self, first: int, traces: NDArray) -> None:
+        """Write all of the traces from pixel `first` on, (pixels, frames) of `dtype` in C order."""
+        with _opened(self.path, os.O_WRONLY) as file:
+            _write_at(file, _bytes_of(traces), self.offset + first * self._trace)
+
+    @property
+    def _trace(self) -> int:
+        return self.frames * self.dtype.itemsize
+
+    def _read_at(self, file: int, run: memoryview, place: int) -> None:
+        while run:  # at most 2 GiB at a time on Linux
+            got = os.preadv(file, [run], place)
+            if not got:
+                raise MovieFileError(
+                    f"{self.path} ended before byte {place + len(run)}: it has become shorter since it was opened"
+                )
+            run, place = run[got:], place + got
+
+    def _as_lines(self, block: NDArray) -> NDArray:
+        """(n, lines, pixels of a line): a line lies in one piece; a single one if the pixels lie as in the file."""
+        in_file_order = block.ndim == 2 or math.prod(block.shape[2:]) == 1
+        return block.reshape(len(block), 1 if in_file_order else block.shape[1], -1)
+
+    def _each(self, work: Callable[[Tile, NDArray[np.uint8]], None], frames: NDArray, span: range) -> None:
+        """Call ``work(tile, memory)`` for all tiles, in threads; a row of the memory is for the span of one trace."""
+        whole = len(span) == self.frames
+        step = len(span) * self.dtype.itemsize
+        if step % _SAME_SETS == 0 and not whole:
+            step += _LINE
+        most = max(1, min(_TILE, backend.budget(host()) // 16) // step)
+        unused: deque[NDArray[np.uint8]] = deque()
+
+        def work_on(tile: Tile) -> None:
+            memory = unused.pop() if unused else np.empty((most, step), np.uint8)
+            work(tile, memory)
+            unused.append(memory)
+
+        with ThreadPoolExecutor(backend.threads(), thread_name_prefix="gpucalcium-turn") as workers:
+            list(workers.map(work_on, _tiles(frames.shape[1], frames.shape[2], most, whole)))
+
+    def _runs(self, tile: Tile, memory: NDArray[np.uint8], span: range) -> Iterator[tuple[int, memoryview]]:
+        """Byte in the file, and bytes in memory, of what lies in one piece in both."""
+        size, step, data = len(span) * self.dtype.itemsize, memory.shape[1], _bytes_of(memory)
+        begin = self.offset + span[0] * self.dtype.itemsize
+        rows = tile.rows.stop - tile.rows.start
+        whole = step == self._trace
+        if whole and tile.in_file_order:
+            yield begin + tile.columns.start * step, data[: tile.pixels * step]
+            return
+        d1, d2, d3 = (*self.dims, 1)[:3]
+        at = 0
+        for column in range(tile.columns.start, tile.columns.stop):
+            pixel = (
+                column if tile.in_file_order else tile.rows.start + d1 * (column // d3 + d2 * (column % d3))
+            )
+            place = begin + pixel * self._trace
+            if whole:
+                yield place, data[at : at + rows * step]
+                at += rows * step
+                continue
+            for _ in range(rows):
+                yield place, data[at : at + size]
+                at, place = at + step, place + self._trace
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Neighbouring pixels."""
+    """Neighbouring pixels: some lines of a frame, and a piece of each."""
 
     rows: slice
     columns: slice
-    planes: slice
+    in_file_order: bool
+    """Whether the frame is one line, its pixels as in the file; else a line is a row of pixels."""
 
     @property
-    def of_frames(self) -> tuple[slice, ...]:
-        """Index into frames (n, d1, d2, d3)."""
-        return slice(None), self.rows, self.columns, self.planes
-
-    def shape(self, frames: int) -> tuple[int, ...]:
-        """Of the traces: (planes, columns, rows, frames)."""
-        return (*(part.stop - part.start for part in (self.planes, self.columns, self.rows)), frames)
+    def pixels(self) -> int:
+        """How many they are."""
+        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
 
 
-def _volumes(frames: NDArray) -> NDArray:
-    return frames if frames.ndim == 4 else frames[..., None]
+def _tiles(lines: int, length: int, most: int, whole: bool) -> Iterator[Tile]:
+    """Tiles of at most `most` pixels: long pieces of the lines, or of all lines if whole traces then lie in one run."""
+    columns = min(length, max(_PIECE, most // lines) if whole and lines > 1 else most, most)
+    rows = max(1, min(lines, most // columns))
+    for i in range(0, lines, rows):
+        for j in range(0, length, columns):
+            yield Tile(slice(i, min(i + rows, lines)), slice(j, min(j + columns, length)), lines == 1)
 
 
-def _tiles(dims: tuple[int, ...], most: int, frames: NDArray) -> Iterator[Tile]:
-    """Tiles of about `most` pixels: long along the axis along which `frames` lie in memory, then along the rows."""
-    d1, d2, d3 = (*dims, 1)[:3]
-    if frames.strides[1] == frames.itemsize:  # column by column, as in the file
-        planes = columns = 1
-    else:
-        line = max(1, min(_LINE // frames.itemsize, most))
-        planes = min(line, d3)
-        columns = min(max(1, line // planes), d2)
-    rows = max(1, min(d1, most // (planes * columns)))
-    for k in range(0, d3, planes):
-        for j in range(0, d2, columns):
-            for i in range(0, d1, rows):
-                yield Tile(
-                    slice(i, min(i + rows, d1)), slice(j, min(j + columns, d2)), slice(k, min(k + planes, d3))
-                )
+def _bytes_of(array: NDArray) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+def _write_at(file: int, run: memoryview, place: int) -> None:
+    while run:  # at most 2 GiB at a time on Linux
+        done = os.pwrite(file, run, place)
+        run, place = run[done:], place + done
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    file = os.open(path, flags | getattr(os, "O_BINARY", 0))
+    try:
+        yield file
+    finally:
+        os.close(file)
 
 
 def reserve(path: Path, size: int, *, keep: bool = False) -> None:

@@ -201,6 +201,49 @@ def test_join(tmp_path, order):
     )
 
 
+@pytest.mark.parametrize("frames", [FRAMES, VOLUMES], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("orders", ["CCC", "FFF", "CFC"])
+@pytest.mark.parametrize("memory", ["6KiB", "1GiB"])
+def test_join_of_any_orders(tmp_path, frames, orders, memory):
+    edges = [0, 2, 3, len(frames)]
+    parts = [
+        files.mmap(tmp_path, frames[edges[k] : edges[k + 1]], order, base=f"part{k}")
+        for k, order in enumerate(orders)
+    ]
+    with backend.limit(memory=memory):
+        assert_array_equal(movie_of(save_memmap_join(parts)), frames)
+
+
+@pytest.mark.parametrize("frames", [FRAMES, VOLUMES], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("wanted", ["C", "F"])
+@pytest.mark.parametrize("memory", ["6KiB", "1GiB"])
+def test_from_any_order_to_any(here, frames, order, wanted, memory):
+    path = files.mmap(here, frames, order)
+    with backend.limit(memory=memory):
+        name = save_memmap([path], "other", order=wanted)
+        assert_array_equal(movie_of(name), frames)
+        assert_array_equal(movie_of(save_memmap([path], "more", order=wanted, add_to_movie=1)), frames + 1)
+        assert_array_equal(
+            movie_of(save_memmap([path, path], "twice", order="C")), np.concatenate([frames] * 2)
+        )
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i2", "int64", "bool", "float16", "float64"])
+@pytest.mark.parametrize("fortran", [False, True])
+def test_pixels_times_frames_of_other_dtypes(here, dtype, fortran):
+    frames = (FRAMES % 2 if dtype == "bool" else FRAMES).astype(dtype)
+    matrix = frames.reshape(len(frames), -1, order="F").T
+    path = here / "matrix.npy"
+    np.save(path, np.asfortranarray(matrix) if fortran else np.ascontiguousarray(matrix))
+    source = open_movie(path, shape=frames.shape[1:])
+    for step in (1, 3):
+        assert_array_equal(source.read(slice(1, 20, step)), frames[1:20:step])
+    for order in "CF":
+        assert_array_equal(movie_of(save_memmap([source], order=order)), frames.astype(np.float32))
+    assert_array_equal(movie_of(save_memmap([source, source], order="C")), np.concatenate([frames] * 2))
+
+
 def test_join_refuses_different_fields(tmp_path):
     with pytest.raises(MovieShapeError, match="different sizes"):
         save_memmap_join([files.mmap(tmp_path, FRAMES, "C"), files.mmap(tmp_path, VOLUMES, "C")])
