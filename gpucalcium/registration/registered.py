@@ -15,6 +15,7 @@ from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies.memmap import VALUE
+from gpucalcium.movies.save_options import Recording
 from gpucalcium.movies.source import Source
 from gpucalcium.registration.apply import displace, displace_field
 from gpucalcium.registration.output import open_output
@@ -73,6 +74,7 @@ class RegisteredMovie(Source):
         if (shifts is None) == (field is None) or (field is None) != (grid is None):
             raise ParameterError("give either shifts, or a field together with its grid")
         self.made_from = source
+        self.about = getattr(source, "about", {})
         self._moves: NDArray[np.float32] = np.ascontiguousarray(
             field if shifts is None else shifts, np.float32
         )
@@ -146,6 +148,9 @@ class RegisteredMovie(Source):
         path : Path
             Of the file, which is there once it is whole.
         """
-        with open_output(where, self.shape, dtype=dtype, format=format, order=order, fill=fill) as output:
+        about = Recording(**self.about)
+        with open_output(
+            where, self.shape, dtype=dtype, format=format, order=order, fill=fill, about=about
+        ) as output:
             backend.pipe(self, output.prepare, output.sink)
         return output.path

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ParameterError
+from gpucalcium.movies.save_options import Recording
 from gpucalcium.registration.journal import Journal, fingerprint
 from gpucalcium.registration.output import DTYPES, FORMATS, Output, journal_path, open_output
 
@@ -59,10 +60,16 @@ class Saving:
             )
 
     @contextmanager
-    def frames_of(self, base: str, shape: tuple[int, ...]) -> Iterator[SavedFrames]:
-        """The file for a registered recording of `shape`, its name beginning with `base`; see `open_output`."""
+    def frames_of(self, source: FrameSource, base: str) -> Iterator[SavedFrames]:
+        """The file for a registered recording, its name beginning with `base`; see `open_output`."""
         with open_output(
-            base, shape, dtype=self.dtype, format=self.format, fill=FILL, resume=self.resume
+            base,
+            source.shape,
+            dtype=self.dtype,
+            format=self.format,
+            fill=FILL,
+            about=Recording(**getattr(source, "about", {})),
+            resume=self.resume,
         ) as output:
             frames = SavedFrames(output, self.dtype)
             yield frames
@@ -153,9 +160,7 @@ def in_sequence(
             place = f" ({number} of {len(recordings)})" if len(recordings) > 1 else ""
             with ExitStack() as own:
                 stack = journals if saving.resume else own
-                sink = (
-                    stack.enter_context(saving.frames_of(f"{stem}{suffix}", source.shape)) if save else None
-                )
+                sink = stack.enter_context(saving.frames_of(source, f"{stem}{suffix}")) if save else None
                 journal = None
                 if saving.resume:
                     about = fingerprint(source, settings, current, offset, saving)

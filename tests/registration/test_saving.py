@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -182,6 +183,17 @@ def test_formats_hold_the_registered_movie(form, suffix, dtype, temp):
     if dtype.endswith("16"):
         expected = expected.astype(dtype) if dtype == "float16" else np.rint(expected)
     assert_allclose(source.read(slice(None)), expected, atol=0 if dtype == "uint16" else 1e-3)
+
+
+def test_frame_rate_goes_with_the_movie(tmp_path, temp):
+    with h5py.File(tmp_path / "film.h5", "w") as file:
+        file["mov"] = MOVIE
+        file["mov"].attrs["fr"] = 12.5
+    mc = corrected(str(tmp_path / "film.h5"), save_format="hdf5")
+    assert open_movie(mc.mmap_file[0]).about["fr"] == 12.5
+    name = mc.registered_movie().write(tmp_path / "again", format="tiff", dtype="uint16")
+    assert name == tmp_path / "again.tif"
+    assert open_movie(name).about["fr"] == 12.5
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16"])
