@@ -76,9 +76,8 @@ def convert(
     checked = _options(options)
     check_format(path)
     _check_differs(source, path)
-    opened = open_movie(
-        source, var_name_hdf5=dataset or SaveOptions.var_name_hdf5, channel=channel, axes=axes
-    )
+    name = dataset or SaveOptions.var_name_hdf5
+    opened = open_movie(source, var_name_hdf5=name, channel=channel, axes=axes)
     about = _recording(source, opened, {"fr": fr, "start_time": start_time, "meta_data": meta_data}, frames)
     wanted = opened if frames is None else Selection(opened, frames)
     with stage("conversion", len(wanted)) as bar:
