@@ -31,7 +31,8 @@ def warp_field(
     """
     frames = cp.ascontiguousarray(frames.astype(compiled_dtype(frames.dtype, wide="f4"), copy=False))
     n, lead, axes = len(frames), (1,) * (4 - frames.ndim), frames.ndim - 1
-    d0, d1, d2 = (*lead, *frames.shape[1:])
+    dims: tuple[int, ...] = (*lead, *frames.shape[1:])
+    d0, d1, d2 = dims
     lowest, out = cp.empty(n, cp.float32), cp.empty(frames.shape, cp.float32)
     if border == "min":
         pixels = np.int64(d0 * d1 * d2)
