@@ -203,6 +203,54 @@ def test_volumes_need_no_more_settings(wing):
     assert mc.total_template_rig.shape == (18, 20, 4)
 
 
+def test_volumes_in_one_photon_mode():
+    volume = np.stack([SOME[:, :24, :20]] * 5, axis=-1)
+    mc = corrected(volume, is3D=True, gSig_filt=2, save_movie=True, border_nan="copy")
+    assert saved(mc).mean() == pytest.approx(volume.mean(), rel=0.05)
+
+
+@pytest.mark.parametrize("T", [1, 2, 15])
+@pytest.mark.parametrize("niter_rig", [0, 1, 2])
+def test_short_movies_and_few_passes(T, niter_rig):
+    mc = corrected(SCENE.movie[:T], save_movie=True, border_nan="copy", niter_rig=niter_rig)
+    assert np.isfinite(mc.shifts_rig).all()
+    assert len(mc.templates_rig) == (min(14, T) if niter_rig else 1)
+    assert saved(mc).shape == (T, *SCENE.movie.shape[1:])
+
+
+def test_motion_correct_rigid_needs_no_min_mov():
+    mc = MotionCorrect(SOME, pw_rigid=True).motion_correct_rigid(save_movie=True)
+    assert mc.min_mov == SOME.min()
+    assert np.nanmin(saved(mc)) >= 0
+
+
+def test_a_bound_of_zero_holds_an_axis():
+    shifts = np.array(corrected(SOME, max_shifts=(0, 5)).shifts_rig)
+    assert not shifts[:, 0].any()
+    assert shifts[:, 1].any()
+
+
+def test_recordings_of_different_sizes():
+    with pytest.raises(MovieShapeError, match="FOVs with different sizes"):
+        corrected([SOME, SOME[:, :20]])
+    corrected([SOME, SOME[:, :40]], indices=(slice(0, 40), slice(None)))
+
+
+def test_bars_say_what_is_done(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GPUCALCIUM_PROGRESS", "on")
+    names = [str(tmp_path / f"{name}.tif") for name in ("red", "green")]
+    for name in names:
+        tifffile.imwrite(name, SOME)
+    corrected(names, niter_rig=2)
+    shown = capsys.readouterr().err
+    for text in (
+        "red (1 of 2): rigid registration, template 1 of 2",
+        "red (1 of 2): rigid registration: 100%",
+        "green (2 of 2): rigid registration: 100%",
+    ):
+        assert text in shown
+
+
 def test_use_cuda_asks_for_the_gpu(on_gpu):
     with backend.use("cpu"):
         mc = corrected(SCENE.movie[:8], use_cuda=True)
@@ -293,6 +341,7 @@ REFERENCE_CASES = {
     "niter3": {"niter_rig": 3},
     "filt": {"gSig_filt": (3, 3)},
     "keepneg": {"nonneg_movie": False},
+    "nan": {"border_nan": True},
 }
 
 
