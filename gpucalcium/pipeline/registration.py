@@ -18,6 +18,7 @@ from gpucalcium.movies.raw import RawSource
 from gpucalcium.pipeline.results import Registration
 from gpucalcium.pipeline.settings import RunSettings
 from gpucalcium.pipeline.stages import Stages
+from gpucalcium.registration.check import check_registration
 from gpucalcium.registration.piecewise import PiecewiseParams, PiecewiseResult, register_piecewise
 from gpucalcium.registration.registered import RegisteredMovie
 from gpucalcium.registration.rigid import RigidParams, RigidResult, register_rigid
@@ -46,7 +47,9 @@ def registered(
     with contextlib.ExitStack() as stack:
         with stages.stage("motion correction", passes * len(source)):
             frames, found = _register(source, asked, stages, stack)
-        yield frames, Registration(found.shifts, found.quality.peak, found.template)
+        with stages.stage("registration check"):
+            check = check_registration(source, frames, found)
+        yield frames, Registration(found.shifts, found.quality.peak, found.template, check)
 
 
 def _register(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.params import CNMFParams
+from gpucalcium.registration.check import RegistrationCheck
 from gpucalcium.rois import Match, trace_correlations
 from gpucalcium.simulate import SimulatedMovie
 
@@ -29,6 +30,8 @@ class Registration:
     """(T,) height of each frame's correlation with the template; 1 for a frame that equals it."""
     template: NDArray[np.float32]
     """(d1, d2) the mean image that frames were moved onto."""
+    check: RegistrationCheck = field(repr=False)
+    """The movie before and after, and the motion that is left."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.params_convert import same
 from gpucalcium.cnmf.params_table import TABLE
 from gpucalcium.pipeline.results import FIGURES, RESULTS, Results
-from gpucalcium.report import CellRow, Page, Picture
+from gpucalcium.report import CellRow, Page, Picture, registration_pictures
 from gpucalcium.rois import binary_masks
 
 MOST_TRACES = 15
@@ -84,15 +84,11 @@ def figures(results: Results) -> dict[str, Picture]:
                 label="mean (counts)",
             ),
         )
-        pictures["shifts"] = Picture(
-            "Motion",
-            "Shift applied to each frame, and how well the frame matches the template (1: equals it).",
-            plotting.shift_figure(
-                results.registration.shifts,
-                frame_rate=results.frame_rate,
-                correlation=results.registration.agreement,
-                truth=None if results.truth is None else results.truth.shifts,
-            ),
+        pictures |= registration_pictures(
+            results.registration.check,
+            frame_rate=results.frame_rate,
+            um_per_px=results.um_per_px,
+            truth=None if results.truth is None else results.truth.shifts,
         )
     return pictures
 

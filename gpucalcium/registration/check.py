@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,9 @@ from gpucalcium.errors import ArrayShapeError
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.registration.metrics import crispness, frame_correlations
 from gpucalcium.registration.patches import PatchGrid
+from gpucalcium.registration.piecewise import PiecewiseResult
 from gpucalcium.registration.residual import ResidualMotion, residual_motion
+from gpucalcium.registration.rigid import RigidResult
 from gpucalcium.registration.sweep import FrameQuality
 from gpucalcium.registration.template import average
 
@@ -75,11 +77,8 @@ class RegistrationCheck:
 def check_registration(
     recording: MovieLike,
     registered: MovieLike,
-    shifts: NDArray,
+    found: RigidResult | PiecewiseResult | NDArray,
     *,
-    field: NDArray | None = None,
-    grid: PatchGrid | None = None,
-    quality: FrameQuality | None = None,
     components: int = COMPONENTS,
 ) -> RegistrationCheck:
     """Hold a movie before registration against the same after it.
@@ -88,12 +87,8 @@ def check_registration(
     ----------
     recording, registered : (T, d1, d2[, d3]) movies as `open_movie` takes them
         Read in chunks, twice each, and once more for `components`; a `RegisteredMovie` need not be written.
-    shifts : (T, ndim)
-        Displacement applied to each frame, pixels.
-    field, grid
-        That of each patch, (T, *counts, ndim), and where the patches lie, if registration was piecewise.
-    quality : FrameQuality, optional
-        Flags of the frames.
+    found : RigidResult, PiecewiseResult, or (T, ndim) array
+        What registration found, or only the displacement applied to each frame, pixels.
     components : int
         Principal components in which motion is looked for; 0: do not.
 
@@ -107,6 +102,7 @@ def check_registration(
         Movies of different shapes, shifts of another number of frames.
     """
     before, after = open_movie(recording), open_movie(registered)
+    shifts = np.asarray(getattr(found, "shifts", found), np.float32)
     if before.shape != after.shape or shifts.shape != (len(after), len(after.shape) - 1):
         raise ArrayShapeError(
             f"the recording has shape {before.shape}, the registered movie {after.shape}, the shifts {shifts.shape}: "
@@ -117,10 +113,8 @@ def check_registration(
     return RegistrationCheck(
         _state(before, raw, inside, components),
         _state(after, mean, inside, components),
-        np.asarray(shifts, np.float32),
-        field,
-        grid,
-        quality,
+        shifts,
+        *(getattr(found, name, None) for name in ("field", "grid", "quality")),
     )
 
 
@@ -128,15 +122,9 @@ def check_motion_correction(mc: MotionCorrect, *, components: int = COMPONENTS) 
     """`check_registration` of what a `MotionCorrect` has found; it displaces frames anew, and writes nothing."""
     with mc.on_device():
         moved = mc.registered_movie()
-        return check_registration(
-            moved.made_from,
-            moved,
-            np.array(mc.shifts_rig, np.float32),
-            field=moved.field,
-            grid=moved.grid,
-            quality=mc.frame_quality,
-            components=components,
-        )
+        shifts = np.array(mc.shifts_rig, np.float32)
+        check = check_registration(moved.made_from, moved, shifts, components=components)
+    return replace(check, field=moved.field, grid=moved.grid, quality=mc.frame_quality)
 
 
 def _mean(source: FrameSource) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -49,7 +49,7 @@ def registration_pictures(
     """
     before, after = (_plane(state.mean) for state in (check.before, check.after))
     pictures = {
-        "motion": Picture(
+        "shifts": Picture(
             "Motion",
             "Displacement applied to each frame"
             + (", and its range over the patches (band)" if check.field is not None else "")
@@ -58,7 +58,7 @@ def registration_pictures(
                 check.shifts, frame_rate=frame_rate, field=check.field, flags=flags(check), truth=truth
             ),
         ),
-        "template": Picture(
+        "templates": Picture(
             "Mean image",
             "Mean of all frames in the same grey levels, and the part framed above. Crispness is the norm of the "
             "gradient: larger for a sharper image.",
@@ -77,7 +77,7 @@ def registration_pictures(
     }
     if check.field is not None and check.grid is not None and check.field.shape[-1] == 2:
         frame, apart = _most_bent(check, check.field)
-        pictures["field"] = Picture(
+        pictures["displacement"] = Picture(
             "Local motion",
             "What was applied to each patch beside the displacement of the whole, in the frame where that is most.",
             plotting.displacement_figure(
@@ -95,7 +95,7 @@ def registration_pictures(
             "registered to each other. Components of activity give 0, those of motion what the movie moves along them.",
             plotting.residual_figure(check.after.residual, check.before.residual),
         )
-        pictures["component"] = Picture(
+        pictures["residual_ends"] = Picture(
             "The component that moves most",
             "After registration: green and magenta fringes on opposite sides of a structure are motion; cells that are "
             "all green or magenta are active.",

@@ -19,6 +19,10 @@ from gpucalcium.pipeline.output import filling
 from gpucalcium.pipeline.registration import largest_shifts
 from gpucalcium.simulate import two_photon
 
+FIGURES = (
+    "field mean traces components shifts templates agreement residual residual_ends".split()
+)  # of a run with rigid registration
+
 ASKED = RunSettings(frame_rate=20.0, decay_s=0.6)
 FILES = {"results.hdf5", "report.html", "figures"}
 
@@ -50,9 +54,7 @@ def test_folder_holds_everything_and_nothing_else(done):
     assert {path.name for path in done.output.iterdir()} == FILES
     assert [path.name for path in done.output.parent.iterdir()] == ["out"]
     figures = {path.name for path in (done.output / "figures").iterdir()}
-    assert figures == {
-        f"{n}.{k}" for n in ("field", "mean", "traces", "components", "shifts") for k in ("png", "pdf")
-    }
+    assert figures == {f"{n}.{k}" for n in FIGURES for k in ("png", "pdf")}
 
 
 def test_results_are_read_back(done):
@@ -93,6 +95,7 @@ def test_report_needs_nothing_from_outside(done):
 def test_stages_are_timed(done):
     assert list(done.seconds) == [
         "motion correction",
+        "registration check",
         "correlation image",
         "extraction",
         "quality",

@@ -46,7 +46,7 @@ def test_page_holds_every_figure_and_note(check, tmp_path):
 def test_only_what_there_is_is_shown(check):
     assert set(flags(check)) == {"nothing found", "missing pixels"}
     assert flags(dataclasses.replace(check, quality=None)) == {}
-    names = ["motion", "template", "agreement", "field", "residual", "component"]
+    names = ["shifts", "templates", "agreement", "displacement", "residual", "residual_ends"]
     assert list(registration_pictures(check, frame_rate=20)) == names
     rigid = dataclasses.replace(
         check, field=None, grid=None, after=dataclasses.replace(check.after, residual=None)
@@ -59,7 +59,7 @@ def test_frame_of_the_field_is_not_a_flagged_one(check):
     bent[4, 0] += 9
     bent[11, 0, 0] += 5
     pictures = registration_pictures(dataclasses.replace(check, field=bent), frame_rate=20)
-    assert pictures["field"].figure.axes[0].get_title(loc="left") == "frame 12, 0.6 s"
+    assert pictures["displacement"].figure.axes[0].get_title(loc="left") == "frame 12, 0.6 s"
 
 
 def test_volumes(tmp_path):
