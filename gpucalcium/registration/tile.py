@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array
 from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
-from gpucalcium.registration.apply import displace, displace_field, shift_tiles
-from gpucalcium.registration.field import Tiling
+from gpucalcium.registration.apply import displace, displace_field, shift_tiles, tiles_of
 from gpucalcium.registration.matching import Matcher, Noise
 from gpucalcium.registration.patch_helpers import border_of
 from gpucalcium.registration.patch_matching import PatchMatcher
@@ -141,7 +140,12 @@ def tile_and_correct(
             found, grid = finder.locate(frames).field, finder.grid
             moved = displace_field(frames, found, grid, border=params.border, interpolate=shifts_interpolate)
         else:
-            tiling = _tiling(frames.shape[1:], params, newstrides, newoverlaps)
+            tiling = tiles_of(
+                finder.grid,
+                upsample=upsample_factor_grid if newstrides is None else 1,
+                strides=params.strides if newstrides is None else tuple(newstrides),
+                overlaps=params.overlaps if newoverlaps is None else tuple(newoverlaps),
+            )
             found, grid = (
                 tiling.spread(finder.locate(frames).field, finder.grid, shifts_interpolate),
                 tiling.grid,
@@ -208,14 +212,3 @@ def _finder(frames: Array, template: ArrayLike | Array, params: PiecewiseParams)
     rigid = Matcher.make(image, bound, noise, high_pass)
     grid = PatchGrid.make(shape, params.strides, params.overlaps)
     return PatchMatcher.make(rigid, grid, params.deviation(), noise, high_pass)
-
-
-def _tiling(
-    shape: tuple[int, ...], params: PiecewiseParams, newstrides: Ints | None, newoverlaps: Ints | None
-) -> Tiling:
-    finer = tuple(max(1, round(s / params.upsample_factor_grid)) for s in params.strides)
-    return Tiling.make(
-        shape,
-        finer if newstrides is None else tuple(newstrides),
-        params.overlaps if newoverlaps is None else tuple(newoverlaps),
-    )
