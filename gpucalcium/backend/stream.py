@@ -39,8 +39,9 @@ class FrameSource(Protocol):
     """Something that frames can be read from, by several threads at once.
 
     ``read(frames, out)`` gives the frames of a slice with positive step as a C-contiguous array of `dtype`;
-    into `out` if that is given. Two attributes may be there besides: `array`, the whole movie where it lies in
-    memory already (NumPy or CuPy), and `name`, what error messages call the movie.
+    into `out` if that is given. Three attributes may be there besides: `array`, the whole movie where it lies in
+    memory already (NumPy or CuPy); `name`, what error messages call the movie; and `keeps`, bytes of the host's memory
+    that the source takes for itself while it is streamed.
 
     A movie that is made from another, frame by frame, has three more: `made_from`, that other source; `make(chunk,
     frames)`, which makes the frames of a range from a chunk of it, on the device where the chunk is; and `working`,
@@ -243,9 +244,11 @@ def _chunk_length(source: FrameSource, place: str, buffers: int, overlap: int, w
         return fixed + overlap
     frame = math.prod(source.shape[1:]) * source.dtype.itemsize
     each = buffers * frame + working
-    allowed = _device.budget()
+    allowed, kept = _device.budget(), getattr(source, "keeps", 0)
     if place == "cuda" and buffers:  # the ring of pinned buffers lies in the host's memory
-        allowed = min(allowed, _device.budget(_device.cpu()))
+        allowed = min(allowed, _device.budget(_device.cpu()) - kept)
+    elif place == "cpu":
+        allowed -= kept
     if each * (1 + overlap) > allowed:
         raise MemoryBudgetError(
             f"{1 + overlap} frame(s) of {_name(source)}, {source.shape[1:]} {source.dtype}, need "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpucalcium.backend import FrameSource
 from gpucalcium.errors import ArrayShapeError, ArrayTypeError, MovieShapeError, ParameterError
 
 PIECE = 8 << 20  # bytes that are converted or transposed at a time, so that they stay in the cache
@@ -63,6 +64,8 @@ class Source(ABC):
     """
 
     about: Mapping[str, Any] = MappingProxyType({})
+    parts: Sequence[FrameSource] = ()
+    _source: FrameSource  # where frames are made from those of another source, or of several `parts`
 
     def __init__(self, shape: tuple[int, ...], stored: DTypeLike, name: str) -> None:
         self.name = name
@@ -85,6 +88,12 @@ class Source(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.shape} {self.dtype}>"
+
+    @property
+    def keeps(self) -> int:
+        """Bytes of memory that it takes for itself while it is streamed, which `backend.stream` counts."""
+        inside = self.parts or (getattr(self, "_source", None),)
+        return max(getattr(part, "keeps", 0) for part in inside)
 
     @property
     def frame_bytes(self) -> int:

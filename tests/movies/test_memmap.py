@@ -378,6 +378,25 @@ def test_tiles_of_any_size(tmp_path, monkeypatch, frames, most):
         assert_array_equal(out, frames[wanted.start : wanted.stop : wanted.step])
 
 
+def test_what_a_source_keeps_is_counted(tmp_path):
+    """Frames read on from traces come out of a block; it and the chunks stay within the budget together."""
+    frames = np.random.default_rng(0).integers(0, 9, (500, 120, 100)).astype(np.float32)
+    source = open_movie(files.mmap(tmp_path, frames, "C"))
+    part = open_movie(source, subindices=slice(2, None))
+    with backend.limit(memory=4_000_000):
+        assert source.keeps == part.keeps == 20 * frames[0].nbytes
+        for chunk in backend.stream(source):  # what is loaded and compiled does not count
+            assert len(chunk)
+        tracemalloc.start()
+        try:
+            starts = [float(chunk[0, 0, 0]) for chunk in backend.stream(part, working=frames[0].nbytes)]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(starts) > 1
+    assert peak < 4_000_000
+
+
 @pytest.mark.parametrize("block", [1, 2000, 1 << 20])
 def test_frames_of_traces_in_any_order(tmp_path, monkeypatch, block):
     monkeypatch.setattr("gpucalcium.movies.memmap._BLOCK", block)
