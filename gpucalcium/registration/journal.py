@@ -207,7 +207,7 @@ def fingerprint(source: FrameSource, *settings: object) -> str:
 
 def _of_source(source: FrameSource) -> Iterator[bytes]:
     yield from _described((tuple(source.shape), str(source.dtype)))
-    for part in getattr(source, "parts", (source,)):
+    for part in getattr(source, "parts", ()) or (source,):
         path = getattr(part, "path", None)
         if path is not None:
             about = Path(path).stat()
