@@ -1,4 +1,4 @@
-"""Reading a movie in chunks, beside reading its file whole; and writing a memory map."""
+"""Reading a movie in chunks, beside reading its file whole."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ import tifffile
 
 from benchmarks.harness import Peer, timed
 from gpucalcium import backend
-from gpucalcium.movies import open_movie, save_memmap
+from gpucalcium.movies import open_movie
 
 FRAMES, SHAPE = 1500, (512, 512)
 BYTES = FRAMES * SHAPE[0] * SHAPE[1] * 2
@@ -43,12 +43,6 @@ def folder(tmp_path_factory):
             store[:] = movie
     os.sync()  # what is not on the disk yet cannot be dropped from memory
     return path
-
-
-@pytest.fixture(scope="module")
-def maps(folder):
-    """The movie as a memory map of either order."""
-    return {order: save_memmap([folder / "film.npy"], str(folder / "map"), order=order) for order in "FC"}
 
 
 def _zarr():
@@ -101,50 +95,3 @@ def test_stream(benchmark, wing, folder, name, state):
     if path.suffix == ".tif" and state == "warm":
         peers.append(Peer("tifffile.imread", "tifffile", lambda tifffile: tifffile.imread(path)))
     timed(benchmark, wing, ours, bytes_moved=2 * BYTES, frames=FRAMES, peers=peers)
-
-
-@pytest.mark.benchmark(group="save_memmap 1500x512x512 uint16 to float32")
-@pytest.mark.parametrize("order", ["F", "C"])
-def test_save_memmap(benchmark, wing, folder, order):
-    if wing.name == "cuda":
-        pytest.skip("files are written by the CPU")
-    base = str(folder / "map")
-    timed(
-        benchmark,
-        wing,
-        save_memmap,
-        [folder / "film.npy"],
-        base_name=base,
-        order=order,
-        bytes_moved=3 * BYTES,
-        frames=FRAMES,
-    )
-
-
-@pytest.mark.benchmark(group="stream a memory map of 1500x512x512 float32")
-@pytest.mark.parametrize("order", ["F", "C"])
-def test_stream_a_map(benchmark, wing, maps, order):
-    timed(benchmark, wing, read_all, maps[order], bytes_moved=4 * BYTES, frames=FRAMES)
-
-
-@pytest.mark.benchmark(group="memory map of 1500x512x512 float32 from frames to traces")
-def test_turn_a_map(benchmark, wing, maps, folder):
-    if wing.name == "cuda":
-        pytest.skip("files are written by the CPU")
-
-    def copy(numpy):
-        source = numpy.memmap(maps["F"], np.float32, "r")
-        numpy.copyto(numpy.memmap(folder / "copy.bin", np.float32, "w+", shape=source.shape), source)
-
-    peers = [Peer("numpy.copyto, file to file", "numpy", copy)]
-    timed(
-        benchmark,
-        wing,
-        save_memmap,
-        [maps["F"]],
-        base_name=str(folder / "turned"),
-        order="C",
-        bytes_moved=4 * BYTES,
-        frames=FRAMES,
-        peers=peers,
-    )
