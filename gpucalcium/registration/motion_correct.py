@@ -242,7 +242,7 @@ class MotionCorrect(MotionFields):
             frames = moved.all_frames()
             if remove_min:
                 frames -= np.fmin.reduce(frames, axis=None, initial=0.0)
-            return movie(frames)
+            return movie(frames, **{k: v for k, v in moved.about.items() if k in ("fr", "start_time")})
 
     # ------------------------------------------------------------------ inside
 

@@ -256,6 +256,23 @@ def test_volumes_need_no_more_settings(wing):
     assert_allclose(other, mc.registered_movie().read(slice(None)) * 3, rtol=1e-4, atol=1e-2)
 
 
+def test_volumes_tile_by_tile():
+    volume = np.stack([MOVIE[:4, :40, :40] * k for k in (1.0, 0.8, 1.2, 0.9, 1.1, 1.3)], axis=-1)
+    settings = {
+        "is3D": True,
+        "max_shifts": (4, 4),
+        "strides": (16, 16, 4),
+        "overlaps": (8, 8, 2),
+        "border_nan": "copy",
+    }
+    warp, tiles = (
+        saved(corrected(volume, save_movie=True, shifts_opencv=v, **settings)) for v in (True, False)
+    )
+    inside = np.s_[:, 8:-8, 8:-8, 1:-1]
+    assert np.isfinite(tiles).all()
+    assert np.corrcoef(warp[inside].ravel(), tiles[inside].ravel())[0, 1] > 0.95
+
+
 def test_no_deviation_moves_patches_with_the_frame():
     mc = corrected(MOVIE[:8], max_deviation_rigid=0)
     assert_allclose(mc.x_shifts_els, np.repeat(np.array(mc.shifts_rig)[:, :1], GRID.n, axis=1), atol=1e-6)

@@ -20,6 +20,7 @@ from gpucalcium.errors import OutputError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.registration import MotionCorrect
 from gpucalcium.registration.matching import Matcher
+from gpucalcium.registration.output import Output
 from gpucalcium.registration.record import SweepRecord
 from tests.registration.scenes import moving_cells
 
@@ -133,6 +134,26 @@ def test_a_run_that_is_stopped_twice(tmp_path, temp):
     killed(names, 20)
     again = corrected(names, resume=True)
     assert content(Path(again.mmap_file[0])) == expected
+
+
+@pytest.mark.parametrize("piecewise", [False, True])
+def test_an_error_on_the_way_leaves_what_is_done(piecewise, wing, temp, monkeypatch):
+    movie, write = wing.put(MOVIE[:12]), Output.sink
+    settings = {"pw_rigid": piecewise, "splits_rig": 4, "splits_els": 4, "max_deviation_rigid": 2}
+
+    def failing(self, start, frames):
+        if start >= 5:
+            raise OSError("the disk went away")
+        write(self, start, frames)
+
+    expected = content(Path(corrected(movie, **settings).mmap_file[0]))
+    with backend.limit(chunk_frames=3):
+        monkeypatch.setattr(Output, "sink", failing)
+        with pytest.raises(OSError, match="went away"):
+            corrected(movie, resume=True, **settings)
+        monkeypatch.setattr(Output, "sink", write)
+        again = corrected(movie, resume=True, **settings)
+    assert list(content(Path(again.mmap_file[0])).values()) == list(expected.values())
 
 
 @pytest.mark.parametrize("changed", ["recording", "setting", "template"])
