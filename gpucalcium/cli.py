@@ -1,4 +1,4 @@
-"""The command ``gpucalcium``: demo, run, info, convert, doctor.
+"""The command ``gpucalcium``: demo, run, register, info, convert, doctor.
 
 What goes wrong on purpose is said in one line on stderr, and the exit status is 2; ``--debug`` shows where.
 """
@@ -174,6 +174,41 @@ def run(
     movie: Any = files[0] if len(files) == 1 else files
     for results in run_recording(movie, output, asked, dataset=dataset, axes=axes, progress=True):
         _report(results, results.seconds)
+
+
+@app.command()
+def register(
+    files: Annotated[list[Path], typer.Argument(help="The movie; several files follow each other in time.")],
+    output: Output,
+    frame_rate: Annotated[float | None, typer.Option(help="Frames per second, Hz.")] = None,
+    pw_rigid: Annotated[
+        bool, typer.Option("--pw-rigid", help="Register patches of the field, each on its own.")
+    ] = False,
+    max_shift: Annotated[int | None, typer.Option(help="Largest motion, px.")] = None,
+    um_per_px: Annotated[float | None, typer.Option(help="Size of a pixel in micrometres.")] = None,
+    save: Annotated[
+        str | None, typer.Option(help="Write the registered movie, too: mmap, hdf5, zarr or tiff.")
+    ] = None,
+    dataset: Dataset = None,
+    axes: Axes = None,
+    device: Device = "auto",
+) -> None:
+    """Find the motion in a movie, and report on it: shifts, the movie before and after, what motion is left.
+
+    Planes are registered one by one, each into a folder of its own.
+    """
+    from gpucalcium import backend
+    from gpucalcium.pipeline import RunSettings, register_recording
+
+    asked = RunSettings(frame_rate=frame_rate, pw_rigid=pw_rigid, max_shift=max_shift, um_per_px=um_per_px)
+    backend.use(device)
+    movie: Any = files[0] if len(files) == 1 else files
+    checks = register_recording(movie, output, asked, dataset=dataset, axes=axes, save=save, progress=True)
+    for check in checks:
+        print()
+        for name, value in check.facts().items():
+            print(f"{name:<20}{value}")
+    print(f"results: {output}/motion.npz, report.html, figures/")
 
 
 @app.command()

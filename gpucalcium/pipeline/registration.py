@@ -58,10 +58,10 @@ def _register(
     watched = stages.watched(source)
     if 4 * int(np.prod(source.shape)) * HELD_SHARE <= backend.budget():
         frames = backend.empty(source.shape, np.float32)
-        return open_movie(frames), _found(watched, asked, out=frames)
+        return open_movie(frames), find_motion(watched, asked, out=frames)
     if isinstance(source, RawSource) or getattr(source, "array", None) is not None:
-        found = _found(watched, asked)
-        return _anew(source, asked, found), found
+        found = find_motion(watched, asked)
+        return displaced(source, asked, found), found
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gpucalcium-", dir=settings.get("temp")))
     path = Path(folder) / "registered.npy"
     written = np.lib.format.open_memmap(path, "w+", np.float32, source.shape)
@@ -69,18 +69,22 @@ def _register(
     def write(start: int, moved: NDArray) -> None:
         written[start : start + len(moved)] = moved
 
-    found = _found(watched, asked, sink=write)
+    found = find_motion(watched, asked, sink=write)
     written.flush()
     return open_movie(path), found
 
 
-def _found(source: FrameSource, asked: RunSettings, **where: Any) -> RigidResult | PiecewiseResult:
+def find_motion(source: FrameSource, asked: RunSettings, **where: Any) -> RigidResult | PiecewiseResult:
+    """Displacement of frames, or of their patches; `where` registered frames go as in `register_rigid`."""
     if asked.pw_rigid:
         return register_piecewise(source, _piecewise(source.shape[1:], asked), **where)
     return register_rigid(source, _rigid(source.shape[1:], asked), **where)
 
 
-def _anew(source: FrameSource, asked: RunSettings, found: RigidResult | PiecewiseResult) -> RegisteredMovie:
+def displaced(
+    source: FrameSource, asked: RunSettings, found: RigidResult | PiecewiseResult
+) -> RegisteredMovie:
+    """The registered movie, made when it is read."""
     if isinstance(found, RigidResult):
         return RegisteredMovie(source, found.shifts, border=BORDER)
     how = _piecewise(source.shape[1:], asked).how()
