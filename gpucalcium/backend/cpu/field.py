@@ -13,7 +13,7 @@ from gpucalcium.backend.stencils import compiled_dtype
 
 MARGIN = 4  # pixels that a frame is extended by on each side; beyond them samples are taken one by one
 FAR = np.float32(1 << 20)  # pixels; no field reaches further, and NaN counts as that
-ALONE = np.int32(-(1 << 31))  # in place of an address: this pixel is sampled by itself
+ALONE = np.int64(-(1 << 62))  # in place of an address: this pixel is sampled by itself
 MIN = fourier.BORDERS.index("min")
 
 
@@ -80,7 +80,7 @@ def _warp(frames, grid, first, weights, cells, offset, border, out):
     taps = np.empty((3, 4, d2), np.float32)
     leading = np.empty((16 if axes == 3 else 0, d2), np.float32)
     cell = np.zeros((3, d2), np.int32)
-    address, outside = np.empty(d2, np.int32), np.empty(d2, np.bool_)
+    address, outside = np.empty(d2, np.int64), np.empty(d2, np.bool_)
     for t in range(n):
         lowest = _extend(frames[t], m0, border, padded)
         for i in range(d0):
@@ -190,13 +190,12 @@ def _taps(field, at, last, n, cell, taps, outside):
 def _addresses(cell, low, dims, extended, m0, address):
     """Where the block of taps of each pixel begins in the extended frame, counted from the pixel's own column."""
     d0, d1, d2 = dims[1], dims[2], dims[3]
-    e1, e2 = np.int32(extended[1]), np.int32(extended[2])
-    first, m = np.int32(m0 - 1 if low == 0 else 0), np.int32(MARGIN - 1)
+    e1, e2, first, m = extended[1], extended[2], m0 - 1 if low == 0 else 0, MARGIN - 1
     for c in range(len(address)):
         k0, k1, k2 = cell[0, c], cell[1, c], cell[2, c]
         near = (k1 > -MARGIN) & (k1 < d1 + MARGIN - 2) & (k2 > -MARGIN) & (k2 < d2 + MARGIN - 2)
         near &= (low > 0) | ((k0 > -MARGIN) & (k0 < d0 + MARGIN - 2))
-        address[c] = ((k0 + first) * e1 + k1 + m) * e2 + k2 + m - np.int32(c) if near else ALONE
+        address[c] = ((k0 + first) * e1 + k1 + m) * e2 + k2 + m - c if near else ALONE
 
 
 @nb.njit(nogil=True, cache=True)
