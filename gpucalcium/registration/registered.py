@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpucalcium import backend
+from gpucalcium._progress import stage
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies.memmap import VALUE
@@ -105,13 +106,29 @@ class RegisteredMovie(Source):
             out[done : done + len(chunk)] = backend.to_numpy(chunk)
             done += len(chunk)
 
-    def send(self, sink: Callable[[int, NDArray], object]) -> None:
-        """Displace all frames on the active device; ``sink(start, frames)`` receives them in order."""
-        backend.pipe(self, lambda chunk: chunk, sink)
+    def send(
+        self,
+        sink: Callable[[int, NDArray], object],
+        prepare: Callable[[Array], Array] = lambda moved: moved,
+    ) -> None:
+        """Displace all frames on the active device; ``sink(start, prepare(frames))`` receives them in order."""
+        with stage(f"{self.name}: displacing", len(self)) as bar:
+
+            def step(chunk: Array) -> Array:
+                bar.update(len(chunk))
+                return prepare(chunk)
+
+            backend.pipe(self, step, sink)
 
     def all_frames(self) -> NDArray[np.float32]:
         """The whole movie in memory."""
-        return self.read(slice(None))
+        out = np.empty(self.shape, np.float32)
+
+        def sink(start: int, frames: NDArray) -> None:
+            out[start : start + len(frames)] = frames
+
+        self.send(sink)
+        return out
 
     def without_negative(self) -> RegisteredMovie:
         """The same movie minus its smallest value, if that is negative; reads it once to know."""
@@ -152,5 +169,5 @@ class RegisteredMovie(Source):
         with open_output(
             where, self.shape, dtype=dtype, format=format, order=order, fill=fill, about=about
         ) as output:
-            backend.pipe(self, output.prepare, output.sink)
+            self.send(output.sink, output.prepare)
         return output.path
