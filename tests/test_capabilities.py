@@ -121,6 +121,26 @@ def displace(name, frames):
     return displace_field(frames, field, grid, border="copy")
 
 
+def judge(name, movie):
+    """Functions that look at movies of any length, registered or not."""
+    room, _, function = name.rpartition(".")
+    call = getattr(import_module(f"gpucalcium.{room}"), function)
+    match function:
+        case "check_registration":
+            found = call(movie, movie, np.zeros((len(movie), len(movie.shape) - 1)), components=2)
+            return found.after.correlations, found.before.mean, found.after.residual.field
+        case "high_pass_filter_space":
+            return call(movie, 2)
+        case "motion_correct_online":
+            return call(movie, 0, 2, 2, init_frames_template=10)
+        case "compute_metrics_motion_correction":
+            return call(movie, 10, 9, winsize=5, iterations=2)
+        case "residual_motion":
+            found = call(movie, components=3)
+            return found.scores, found.field
+    return call(movie)
+
+
 def call_method(name, movie):
     """A method of `movie`, which is an array in memory or a map of a file."""
     frames = movie if isinstance(movie, np.memmap) else backend.to_numpy(movie)
@@ -142,8 +162,10 @@ def run(name, movie, dims):
         return call_method(function, movie)
     if room == "registration":
         return register(name, movie)
-    if room.startswith("registration."):
+    if room in ("registration.apply", "registration.tile"):
         return displace(name, movie)
+    if room.startswith("registration."):
+        return judge(name, movie)
     if room.startswith("cnmf"):
         return extract(name, movie, dims)
     options = {"swap_dim": False} if room == "images" and function != "mean_image" else {}

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
-from gpucalcium.errors import ArrayShapeError, MovieShapeError, MovieValueError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, NotSupportedError, ParameterError
 from gpucalcium.movies.chain import Selection
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.template_matching import Template
@@ -163,12 +163,17 @@ def motion_correct_online(
 
     Raises
     ------
-    MovieShapeError, ParameterError, ArrayShapeError, MovieValueError
-        A movie of volumes; numbers below 1; else as `motion_correct_iteration`.
+    NotSupportedError
+        Volumes.
+    ParameterError, ArrayShapeError, MovieValueError
+        Numbers below 1; else as `motion_correct_iteration`.
     """
     source = open_movie(movie_iterable)
     if len(source.shape) != 3:
-        raise MovieShapeError(f"motion_correct_online takes (T, d1, d2), not {source.shape}")
+        raise NotSupportedError(
+            f"motion_correct_online takes (T, d1, d2), not {source.shape}: templates are slid over images. "
+            "MotionCorrect registers volumes"
+        )
     if init_frames_template < 1 or n_iter < 1:
         raise ParameterError(
             f"init_frames_template={init_frames_template}, n_iter={n_iter}: both must be 1 or more"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium._progress import stage
 from gpucalcium.backend import Array, FrameSource
-from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, NotSupportedError, ParameterError
 from gpucalcium.images import local_correlations
 from gpucalcium.images.time_axis import open_with_time
 from gpucalcium.movies import resizing
@@ -103,6 +103,8 @@ def compute_metrics_motion_correction(
     MovieValueError
         "Movie contains NaN": there are some in the central part. Take a smaller part, or register with
         ``border_nan='copy'``.
+    NotSupportedError
+        Volumes.
     ParameterError, ArrayShapeError
         A part larger than the frame; unknown flags; a template of another shape.
 
@@ -232,7 +234,10 @@ def _correlations(frames: Array, template: NDArray) -> Array:
 
 def _centre(shape: tuple[int, ...], rows: int, columns: int) -> tuple[slice, slice]:
     if len(shape) != 3:
-        raise ArrayShapeError(f"metrics are found for movies of images (T, d1, d2), not {shape}")
+        raise NotSupportedError(
+            f"metrics are found for movies of images (T, d1, d2), not {shape}: optical flow is that of images. "
+            "check_registration judges volumes"
+        )
     starts = []
     for name, size, n in (("final_size_x", rows, shape[1]), ("final_size_y", columns, shape[2])):
         if not 1 <= size <= n:

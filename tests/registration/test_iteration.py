@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.errors import ArrayShapeError, MovieShapeError, MovieValueError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, NotSupportedError, ParameterError
 from gpucalcium.registration.iteration import (
     apply_shift_iteration,
     motion_correct_iteration,
@@ -137,7 +137,7 @@ def test_errors():
         motion_correct_iteration(SCENE.movie[0], TEMPLATE, -1, 5, 5)
     with pytest.raises(MovieValueError, match="no finite number"):
         motion_correct_iteration(SCENE.movie[0], TEMPLATE * np.nan, 1, 5, 5)
-    with pytest.raises(MovieShapeError, match="motion_correct_online takes"):
+    with pytest.raises(NotSupportedError, match="MotionCorrect registers volumes"):
         motion_correct_online(SCENE.movie[..., None])
     with pytest.raises(ParameterError, match="n_iter=0"):
         motion_correct_online(SCENE.movie, 0, 5, 5, n_iter=0)

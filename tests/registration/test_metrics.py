@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.errors import ArrayShapeError, MovieValueError, OutputError, ParameterError
+from gpucalcium.errors import ArrayShapeError, MovieValueError, NotSupportedError, OutputError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.registration.high_pass import high_pass_filter_space
 from gpucalcium.registration.metrics import (
@@ -166,5 +166,5 @@ def test_errors():
         compute_metrics_motion_correction(MOVIE, 30, 31, resize_fact_flow=0)
     with pytest.raises(ArrayShapeError, match="template has shape"):
         compute_metrics_motion_correction(MOVIE, 30, 31, template=MOVIE[0, :-1])
-    with pytest.raises(ArrayShapeError, match="movies of images"):
+    with pytest.raises(NotSupportedError, match="movies of images"):
         compute_metrics_motion_correction(MOVIE[..., None], 30, 31)
