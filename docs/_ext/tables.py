@@ -26,6 +26,7 @@ ROOMS = {
     "Regions": "rois",
     "Simulation": "simulate",
     "Figures": "plotting",
+    "Reports": "report",
     "Devices": "backend",
 }
 
