@@ -27,7 +27,7 @@ from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.traces_file import TracesFile, reserve
 from gpucalcium.movies.write_frames import RawFrames
 
-_READ_AT_ONCE = 16 << 20  # bytes, by each thread
+_READ_AT_ONCE = 4 << 20  # bytes, by each thread
 _SLAB = 512 << 20  # bytes of the pixels whose whole traces are written together
 _WORTH_READING = 16 << 10  # bytes of one piece of a frame
 _STRETCH = 2 << 30  # bytes of the frames that are turned together, where whole traces do not fit
@@ -134,11 +134,13 @@ def _write_slabs(source: FrameSource, path: Path) -> bool:
     some = min(rows, min(_SLAB, backend.budget() // 4) // (frames * row))
     if some * row < min(_WORTH_READING, rows * row) or len(parts) < len(_parts(source)):
         return False
-    memory = np.empty((frames * some, *source.shape[2:]), source.dtype)
+    memory = np.empty(frames * some * math.prod(source.shape[2:]), source.dtype)
     for start in range(0, rows, some):
         part = Chain([one.part(slice(start, min(start + some, rows))) for one in parts])
-        traces = TracesFile(path, source.shape[1:], frames, VALUE, start * frames * VALUE.itemsize)
-        for first, block in _stretches(part, frames, memory[: frames * part.shape[1]].reshape(part.shape)):
+        traces = TracesFile(
+            path, source.shape[1:], frames, VALUE, start * frames * VALUE.itemsize, part.shape[1]
+        )
+        for first, block in _stretches(part, frames, memory):
             traces.write(block, first)
     return True
 
@@ -146,21 +148,32 @@ def _write_slabs(source: FrameSource, path: Path) -> bool:
 def _stretches(
     source: FrameSource, length: int, memory: NDArray | None = None
 ) -> Iterator[tuple[int, NDArray]]:
-    """The movie `length` frames at a time, in memory that is used again; read by several threads."""
+    """The movie `length` frames at a time: (n, pixels) in Fortran order, or the frames that are in memory already.
+
+    Several threads read, into memory that is used again.
+    """
     held = getattr(source, "array", None)
     if isinstance(held, np.ndarray) and held.flags.c_contiguous:
         yield from ((first, held[first : first + length]) for first in range(0, len(source), length))
         return
-    buffer = np.empty((length, *source.shape[1:]), source.dtype) if memory is None else memory
-    some = max(1, _READ_AT_ONCE // max(1, buffer[:1].nbytes))
+    pixels = math.prod(source.shape[1:])
+    memory = np.empty(length * pixels, source.dtype) if memory is None else memory
+    some = max(1, _READ_AT_ONCE // (pixels * source.dtype.itemsize))
+    in_file_order = math.prod(source.shape[2:]) == 1
 
     def read(first: int, at: int, block: NDArray) -> None:
-        source.read(slice(first + at, first + min(at + some, len(block))), block[at : at + some])
+        into = block[at : at + some]
+        frames = slice(first + at, first + at + len(into))
+        if in_file_order:
+            source.read(frames, into.reshape(len(into), *source.shape[1:]))
+        else:
+            backend.wing(into).layout.frames_to_fortran(source.read(frames), source.dtype, 0, into)
 
     with ThreadPoolExecutor(backend.threads(), thread_name_prefix="gpucalcium-read") as readers:
         for first in range(0, len(source), length):
-            block = buffer[: min(length, len(source) - first)]
-            list(readers.map(partial(read, first, block=block), range(0, len(block), some)))
+            count = min(length, len(source) - first)
+            block = memory[: count * pixels].reshape(count, pixels)
+            list(readers.map(partial(read, first, block=block), range(0, count, some)))
             yield first, block
 
 

@@ -47,6 +47,8 @@ class TracesFile:
     dtype : dtype
     offset : int
         Byte where the first trace starts.
+    rows : int, optional
+        Of the first axis, that blocks (n, pixels) hold, the trace at `offset` being that of their first; default: all.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class TracesFile:
     frames: int
     dtype: np.dtype
     offset: int = 0
+    rows: int = 0
 
     def write(self, block: NDArray, first: int) -> None:
         """Write a block, of any native integers or floats, as frames `first` ... of the traces.
@@ -150,25 +153,36 @@ class TracesFile:
         """Byte in the file, and bytes in memory, of what lies in one piece in both."""
         size, step, data = len(span) * self.dtype.itemsize, memory.shape[1], _bytes_of(memory)
         begin = self.offset + span[0] * self.dtype.itemsize
-        rows = tile.rows.stop - tile.rows.start
-        whole = step == self._trace
-        if whole and tile.in_file_order:
-            yield begin + tile.columns.start * step, data[: tile.pixels * step]
-            return
-        d1, d2, d3 = (*self.dims, 1)[:3]
-        at = 0
-        for column in range(tile.columns.start, tile.columns.stop):
-            pixel = (
-                column if tile.in_file_order else tile.rows.start + d1 * (column // d3 + d2 * (column % d3))
-            )
+        whole, at = step == self._trace, 0
+        for pixel, count in self._pixels(tile):
             place = begin + pixel * self._trace
             if whole:
-                yield place, data[at : at + rows * step]
-                at += rows * step
+                yield place, data[at : at + count * step]
+                at += count * step
                 continue
-            for _ in range(rows):
+            for _ in range(count):
                 yield place, data[at : at + size]
                 at, place = at + step, place + self._trace
+
+    def _pixels(self, tile: Tile) -> Iterator[tuple[int, int]]:
+        """First, and how many, of the pixels of a tile that are neighbours in the file."""
+        d1, d2, d3 = (*self.dims, 1)[:3]
+        first, last = tile.columns.start, tile.columns.stop
+        if not tile.in_file_order:
+            for column in range(first, last):
+                yield (
+                    tile.rows.start + d1 * (column // d3 + d2 * (column % d3)),
+                    tile.rows.stop - tile.rows.start,
+                )
+            return
+        rows = self.rows or d1
+        if rows == d1:
+            yield first, last - first
+            return
+        while first < last:
+            count = min(rows - first % rows, last - first)
+            yield first % rows + d1 * (first // rows), count
+            first += count
 
 
 @dataclass(frozen=True)
