@@ -24,7 +24,7 @@ from gpucalcium.movies.traces_file import TracesFile
 
 _NAME = re.compile(r"(?P<base>.*)_d1_(\d+)_d2_(\d+)_d3_(\d+)_order_(?P<order>[CF])_frames_(\d+)_*")
 VALUE = np.dtype(np.float32)
-_BLOCK = 1 << 30  # bytes of frames that are read together, so that each trace gives a long run
+_BLOCK = 512 << 20  # bytes of frames that are read together, so that each trace gives a long run
 _SHARE_OF_BUDGET = 4  # what such a block may take, at most
 _READERS = 4  # reads by which one that reads on may be ahead of or behind another
 
@@ -139,20 +139,30 @@ class TracesSource(Source):
                 frames, block = self._block_with(wanted[done], length)
                 count = min(frames.stop, last) - wanted[done]
                 at = wanted[done] - frames.start
-                out[done : done + count] = block[at : at + count]
+                self._copy(block[at : at + count], out[done : done + count])
                 done += count
             if last == len(self):
                 self._block = None
 
     def _block_with(self, frame: int, length: int) -> tuple[range, NDArray]:
-        """Frames around `frame`, and which they are; kept until others are needed, whose memory theirs becomes."""
+        """Frames around `frame`, and which they are; kept until others are needed, whose memory theirs becomes.
+
+        Their pixels are in the order of the file: they are put in that of frames when they are handed out.
+        """
         if self._block is None or frame not in self._block[0]:
-            memory = self._block[1] if self._block else np.empty((0, *self.shape[1:]), self.dtype)
+            memory = self._block[1] if self._block else np.empty((0, 0), self.dtype)
             self._block = None
             first = frame // length * length
             frames = range(first, min(first + length, len(self)))
             if len(memory) < len(frames):
-                memory = np.empty((len(frames), *self.shape[1:]), self.dtype)
+                memory = np.empty((len(frames), math.prod(self.shape[1:])), self.dtype)
             self.traces.read(frames, memory[: len(frames)])
             self._block = frames, memory
         return self._block
+
+    def _copy(self, block: NDArray, out: NDArray) -> None:
+        if math.prod(self.shape[2:]) == 1:
+            out[...] = block.reshape(out.shape)
+            return
+        reversed_frames = block.reshape(len(block), *self.shape[:0:-1])
+        backend.wing(block).layout.frames_to_fortran(reversed_frames, self.dtype, 0, out.reshape(block.shape))

@@ -28,7 +28,7 @@ from gpucalcium.movies.traces_file import TracesFile, reserve
 from gpucalcium.movies.write_frames import RawFrames
 
 _READ_AT_ONCE = 4 << 20  # bytes, by each thread
-_SLAB = 512 << 20  # bytes of the pixels whose whole traces are written together
+_SLAB = 256 << 20  # bytes of the pixels whose whole traces are written together
 _WORTH_READING = 16 << 10  # bytes of one piece of a frame
 _STRETCH = 2 << 30  # bytes of the frames that are turned together, where whole traces do not fit
 _ENOUGH_FRAMES = (
