@@ -9,6 +9,7 @@ eq. 2.25), so one matrix per axis serves all frames. docs/theory/registration.md
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +17,15 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from gpucalcium.backend import fourier
-from gpucalcium.registration.matching import Noise, taper, wave_number
+from gpucalcium.registration.matching import Noise, taper, wave_number, window
 from gpucalcium.registration.patches import PatchGrid
 
-REACHES = 0.125 * 1.5 ** np.arange(7)  # of the side of the frame: lengths over which a field may change
-GAINS = np.exp(np.linspace(-3, 10, 40))  # variance of the field over that of the errors, likewise
+REACHES = 0.125 * 1.5 ** np.arange(7)  # of the side of the frame: lengths over which a field may change,
+LEAST_REACH = 0.5  # of a patch: within it a field averages out
+GAINS = np.exp(np.linspace(-6, 10, 48))  # variance of the field over that of the errors, likewise
+TRUST = 0.5  # standard deviation of the logarithm of what theory gets the variance of errors wrong by
 FITTED_PATCHES = 64  # enough to tell three lengths and two variances
-PRIOR_FRAMES = (
-    30.0  # the covariance of a stationary field counts as much as this many frames of the recording
-)
+PRIOR_FRAMES = 20.0  # of the recording, as many as the covariance of a stationary field counts
 LEARNING_ROUNDS = 10  # more change displacements by less than 0.001 px on simulated movies
 FARTHEST = 3.0  # standard deviations from what the others say: what is beyond counts as if it were there
 
@@ -46,7 +47,7 @@ class Evidence:
     spread: NDArray[np.float64]
     """(ndim, P, ndim) variance of that place, pixels^2."""
     variance: NDArray[np.float64]
-    """(ndim, P) of the error, up to one factor, pixels^2; infinite where a patch tells nothing."""
+    """(ndim, P) of the error, pixels^2; infinite where a patch tells nothing."""
     shared: NDArray[np.float64]
     """(P, P) correlation of errors: the share of pixels in common."""
 
@@ -155,7 +156,7 @@ def _moments(
 def _error_variance(
     image: NDArray[np.float64], kernels: NDArray[np.complex64], grid: PatchGrid, noise: Noise
 ) -> NDArray[np.float64]:
-    """(ndim, P): noise in the slope of the correlation over its curvature squared, up to one factor."""
+    """(ndim, P): noise in the slope of the correlation over its curvature squared."""
     width, band = grid.width, kernels.shape[1:]
     last = len(width) - 1
     cycles = [
@@ -166,9 +167,10 @@ def _error_variance(
     radius = np.sqrt(sum(w**2 for w in omega)) / (2 * np.pi)
     order = np.argsort(wave_number(image.shape), axis=None)
     spectrum = np.interp(radius, wave_number(image.shape).ravel()[order], noise.spectrum.ravel()[order])
-    spectrum = spectrum / np.where(
-        cycles[-1] == 0, 1, 2
-    )  # a column that stands for two has half its noise in phase
+    spectrum *= (
+        math.prod(width) / (window(image.shape, (0,) * image.ndim) ** 2).sum()
+    )  # from a frame to a patch
+    spectrum /= np.where(cycles[-1] == 0, 1, 2)  # a column that stands for two has half its noise in phase
     variance = np.full((len(width), grid.n), np.inf)
     for p, patch in enumerate(grid.slices):
         structure = (scipy.fft.rfftn(image[patch])[rows] * kernels[p]).real
@@ -218,7 +220,8 @@ def _fitted(
     root = np.linalg.cholesky(error[some, some])
     white = np.linalg.solve(root, shown.T)
     lengths = [
-        n * (REACHES if count > 1 else REACHES[-1:]) for n, count in zip(grid.shape, grid.counts, strict=True)
+        [r * n for r in REACHES if (r * n >= LEAST_REACH * w and count > 1) or r == REACHES[-1]]
+        for n, w, count in zip(grid.shape, grid.width, grid.counts, strict=True)
     ]
     best = (np.inf, (0.0,), 0.0, 0.0)
     for reach in itertools.product(*lengths):
@@ -227,7 +230,8 @@ def _fitted(
         power = ((vectors.T @ white) ** 2).mean(axis=1)
         ratio = 1 + np.multiply.outer(GAINS, np.maximum(values, 0))
         scale = (power / ratio).mean(axis=1)
-        cost = np.log(ratio).sum(axis=1) + len(power) * np.log(np.maximum(scale, np.finfo(float).tiny))
+        wrong = np.log(np.maximum(scale, np.finfo(float).tiny))
+        cost = len(shown) / 2 * (np.log(ratio).sum(axis=1) + len(power) * wrong) + wrong**2 / (2 * TRUST**2)
         i = int(np.argmin(cost))
         if cost[i] < best[0]:
             best = (float(cost[i]), reach, float(GAINS[i]), float(scale[i]))
