@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 
 BLOCK = 32  # pixels: wider than a cell, so that its modes fit; far smaller than a frame, whose shift is no activity
 MODES = 6  # per block at most
-FEWEST = 20  # frames that modes are measured from
+FEWEST = 25  # frames that modes are measured from
 LARGEST = 10_000  # pixels of a frame: above, so many cells average out that modes gain nothing
 WHITE_ABOVE = 0.4  # cycles per pixel: there frames hold photon noise alone
 SMOOTHING = 2.0  # pixels, of the photon variance

@@ -20,12 +20,12 @@ SAMPLE = 100  # frames: more sharpen the template by less than 5 % on simulated 
 SAMPLE_MEMORY = 8  # the sample takes at most this part of the memory budget
 ROUNDS = 3  # of registering the sample and averaging it; the third changes shifts by less than 0.005 px
 ACTIVITY_ROUNDS = 1  # more, where activity is measured; before the last of `ROUNDS` it is too blurred
-PARTS, PARTED = 4, 50  # samples of fewer frames than the second are registered in so many parts, see `_found`
+PARTS, PARTED = 4, 25  # samples of fewer frames than the second are registered in so many parts, see `_found`
 CONTRAST = 3.0  # frames more than this times weaker or stronger than usual ones do not count in the template
 USUAL = 0.75  # quantile of peaks: of one frame in four or more it may be said that it is as frames should be
 FEWEST_GOOD = 0.2  # of the sample
 LOOKED_AT = 64  # pixels along each axis, about, tell the contrast of a frame
-EDGE_SHARE = 0.06  # of the side of the frame: the most that the filter leaves out at either end
+EDGE_SHARE = 0.1  # of the side of the frame: the most that the filter leaves out at either end
 
 
 def sample_of(source: FrameSource) -> Array:
@@ -180,7 +180,7 @@ def _activity(
 ) -> Activity | None:
     """Where registered frames vary; the filter leaves out what frames have not shown at the edge."""
     residuals = np.nan_to_num(backend.to_numpy(registered) - mean, nan=0.0, posinf=0.0, neginf=0.0)
-    reach = np.ceil(np.abs(backend.to_numpy(shifts)).max(axis=0))
+    reach = np.rint(np.abs(backend.to_numpy(shifts)).max(axis=0))
     margins = tuple(
         min(int(r), m, max(1, round(EDGE_SHARE * n)))
         for r, m, n in zip(reach, bound, mean.shape, strict=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import tifffile
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 MARGIN = 10  # pixels of scenery beyond the field of view: real content comes in at the borders
@@ -49,3 +51,48 @@ def error(found: np.ndarray, truth: np.ndarray) -> float:
 def slope(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Found displacement against the true one, per axis: 1 is neither too small nor too large."""
     return np.array([np.polyfit(truth[:, a], np.asarray(found)[:, a], 1)[0] for a in range(truth.shape[1])])
+
+
+def imposed(movie: np.ndarray, largest: int = 4, seed: int = 0) -> Scene:
+    """Known whole-pixel motion of real frames: each is cropped at a place drawn at random, up to `largest` away."""
+    drawn = np.random.default_rng(seed).integers(-largest, largest + 1, (len(movie), 2))
+    rows, columns = (n - 2 * largest for n in movie.shape[1:])
+    frames = [
+        frame[largest + r : largest + r + rows, largest + c : largest + c + columns]
+        for frame, (r, c) in zip(movie, drawn, strict=True)
+    ]
+    return Scene(np.stack(frames), drawn.astype(float))
+
+
+def misses(found: np.ndarray, truth: np.ndarray, beyond: float = 0.5) -> tuple[float, float]:
+    """RMS error in pixels, and the share of frames off by more than `beyond`; the median per axis is taken off."""
+    difference = np.asarray(found, np.float64) - truth
+    difference -= np.median(difference, axis=0)
+    return float(np.sqrt((difference**2).mean())), float((np.abs(difference).max(axis=1) > beyond).mean())
+
+
+def likeness(movie: np.ndarray, edge: int) -> float:
+    """Mean correlation of frames with their mean, `edge` pixels left out on every side."""
+    inside = movie[:, edge:-edge, edge:-edge].astype(np.float64).reshape(len(movie), -1)
+    inside -= inside.mean(axis=1, keepdims=True)
+    template = inside.mean(axis=0)
+    return float((inside @ template / np.linalg.norm(inside, axis=1) / np.linalg.norm(template)).mean())
+
+
+def crispness(movie: np.ndarray, edge: int) -> float:
+    """Frobenius norm of the gradient of the mean image, `edge` pixels left out on every side."""
+    mean = movie[:, edge:-edge, edge:-edge].mean(axis=0, dtype=np.float64)
+    return float(np.linalg.norm(np.gradient(mean)))
+
+
+def real_movies(folder: Path) -> dict[str, np.ndarray]:
+    """Recordings in `folder`, (T, d1, d2) each; the last is one place at two times."""
+    planes = np.load(folder / "zebrafish_2planes.npz", allow_pickle=False)["movie"]
+    pair = [tifffile.imread(folder / f"nonrigid_pair_{name}.tif") for name in ("reference", "moved")]
+    return {
+        "demo_2p": tifffile.imread(folder / "demo_2p_30x40.tif"),
+        "zebrafish 0": np.ascontiguousarray(planes[:, 0]),
+        "zebrafish 1": np.ascontiguousarray(planes[:, 1]),
+        "sima": tifffile.imread(folder / "sima/example.tif"),
+        "pair": np.stack(pair),
+    }
