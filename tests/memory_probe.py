@@ -18,7 +18,7 @@ import numpy as np
 from gpucalcium import backend
 from gpucalcium.images import local_correlations
 from gpucalcium.movies import open_movie, save_memmap
-from gpucalcium.registration import MotionCorrect
+from gpucalcium.registration import MotionCorrect, compute_metrics_motion_correction, residual_motion
 
 FEW_FRAMES = 64
 
@@ -44,6 +44,10 @@ WORK: dict[str, Callable[[backend.FrameSource], object]] = {
     "local_correlations": lambda source: local_correlations(source, swap_dim=False),
     "register": register,
     "register_patches": register_patches,
+    "judge": lambda source: compute_metrics_motion_correction(
+        source, 100, 100, winsize=9, resize_fact_flow=0.001
+    ),
+    "residual": lambda source: residual_motion(source, components=5),
     "transpose": lambda source: save_memmap([open_movie(source, subindices=slice(6000))], order="C"),
 }
 

@@ -14,7 +14,7 @@ from gpucalcium.movies.aligning import median_image
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.registration.template import average
 
-SHARE = 4  # means of bins take at most this part of the memory budget
+SHARE = 6  # means of bins take at most this part of the memory budget: their median needs as much again
 
 
 def bin_median(mat: MovieLike, window: int = 10, exclude_nans: bool = True) -> NDArray[np.float32]:
@@ -23,7 +23,7 @@ def bin_median(mat: MovieLike, window: int = 10, exclude_nans: bool = True) -> N
     Parameters
     ----------
     mat : movie, (T, d1, d2[, d3]), as `open_movie` takes it
-        Read in chunks; once, or once for every strip of rows where the means of all bins exceed a quarter of the
+        Read in chunks; once, or once for every strip of rows where the means of all bins exceed a sixth of the
         memory budget.
     window : int
         Frames a bin. Those that fill no bin are left out; a movie shorter than `window` is one bin.
@@ -67,8 +67,8 @@ def _strip(
     source: FrameSource, rows: slice, window: int, bins: int, exclude_nans: bool
 ) -> NDArray[np.float32]:
     """The image on some rows, in one pass."""
-    means: list[NDArray[np.float32]] = []
-    bad, sums, counts, have = np.zeros((), bool), None, None, 0
+    means = np.empty((bins, len(range(source.shape[1])[rows]), *source.shape[2:]), np.float32)
+    bad, sums, counts, have, done = np.zeros((), bool), None, None, 0, 0
     for chunk in backend.stream(source, frames=slice(bins * window), working=4 * math.prod(source.shape[1:])):
         xp = backend.arrays.xp(chunk)
         part = xp.ascontiguousarray(chunk[:, rows])
@@ -80,6 +80,6 @@ def _strip(
             backend.wing(now).registration.add_frames(now, sums, counts)
             have = (have + len(now)) % window
             if have == 0:
-                means.append(average(sums, counts))
-    image = median_image(np.stack(means))
+                means[done], done = average(sums, counts), done + 1
+    image = median_image(means)
     return image if exclude_nans else np.where(bad, np.float32(np.nan), image)

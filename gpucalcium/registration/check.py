@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium import backend
 from gpucalcium.backend import FrameSource
 from gpucalcium.errors import ArrayShapeError
 from gpucalcium.movies.sources import MovieLike, open_movie
-from gpucalcium.registration.metrics import crispness, frame_correlations
+from gpucalcium.registration.metrics import crispness, frame_correlations, mean_and_counts
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.piecewise import PiecewiseResult
 from gpucalcium.registration.residual import ResidualMotion, residual_motion
 from gpucalcium.registration.rigid import RigidResult
 from gpucalcium.registration.sweep import FrameQuality
-from gpucalcium.registration.template import average
 
 if TYPE_CHECKING:
     from gpucalcium.registration.motion_correct import MotionCorrect
@@ -108,8 +106,8 @@ def check_registration(
             f"the recording has shape {before.shape}, the registered movie {after.shape}, the shifts {shifts.shape}: "
             "they must belong together"
         )
-    (raw, _), (mean, reached) = _mean(before), _mean(after)
-    inside = ~reached
+    (raw, _), (mean, counts) = mean_and_counts(before), mean_and_counts(after)
+    inside = counts >= MOSTLY * len(after)
     return RegistrationCheck(
         _state(before, raw, inside, components),
         _state(after, mean, inside, components),
@@ -125,14 +123,6 @@ def check_motion_correction(mc: MotionCorrect, *, components: int = COMPONENTS) 
         shifts = np.array(mc.shifts_rig, np.float32)
         check = check_registration(moved.made_from, moved, shifts, components=components)
     return replace(check, field=moved.field, grid=moved.grid, quality=mc.frame_quality)
-
-
-def _mean(source: FrameSource) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Mean image, and pixels that are not finite in more than a few frames."""
-    sums, counts = backend.zeros(source.shape[1:], "float64"), backend.zeros(source.shape[1:], "int32")
-    for chunk in backend.stream(source, working=4 * sums.size):
-        backend.wing(chunk).registration.add_frames(chunk, sums, counts)
-    return average(sums, counts), backend.to_numpy(counts) < MOSTLY * len(source)
 
 
 def _state(

@@ -28,7 +28,7 @@ from gpucalcium.registration.template import average
 
 GAUSSIAN_WINDOW = 256
 """The one of `flags` that means something without an initial flow: the window is a Gaussian."""
-WIDE_COPIES = 4  # float64 and float32 copies of a frame that its correlation needs
+WIDE_COPIES = 6  # float64 copies of a frame that its correlation needs
 
 
 class MotionMetrics(NamedTuple):
@@ -164,15 +164,17 @@ def crispness(image: NDArray) -> float:
 
 def mean_image(source: FrameSource) -> NDArray[np.float32]:
     """Mean frame of a movie; NaN where a pixel is not finite in some frame."""
-    sums = counts = None
-    for chunk in backend.stream(source, working=4 * int(np.prod(source.shape[1:]))):
-        if sums is None:
-            xp = backend.arrays.xp(chunk)
-            sums, counts = xp.zeros(chunk.shape[1:], np.float64), xp.zeros(chunk.shape[1:], np.int32)
-        backend.wing(chunk).registration.add_frames(chunk, sums, counts)
-    image = average(sums, counts)
-    image[backend.to_numpy(counts) < len(source)] = np.nan
+    image, counts = mean_and_counts(source)
+    image[counts < len(source)] = np.nan
     return image
+
+
+def mean_and_counts(source: FrameSource) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Mean of the values of each pixel that are finite (NaN if none are), and how many these are; one pass."""
+    sums, counts = backend.zeros(source.shape[1:], "float64"), backend.zeros(source.shape[1:], "int32")
+    for chunk in backend.stream(source, working=4 * sums.size):
+        backend.wing(chunk).registration.add_frames(chunk, sums, counts)
+    return average(sums, counts), backend.to_numpy(counts)
 
 
 def frame_correlations(source: FrameSource, template: NDArray) -> NDArray[np.float64]:
@@ -201,7 +203,7 @@ def frame_correlations(source: FrameSource, template: NDArray) -> NDArray[np.flo
     found = []
     pixels = template.size
     for chunk in backend.stream(source, working=8 * WIDE_COPIES * pixels):
-        block = max(1, backend.wing(chunk).registration.BLOCK_BYTES // (8 * pixels))
+        block = max(1, backend.wing(chunk).registration.BLOCK_BYTES // (8 * WIDE_COPIES * pixels))
         parts = [_correlations(chunk[at : at + block], template) for at in range(0, len(chunk), block)]
         found += [backend.to_numpy(part) for part in parts]
     return np.concatenate(found)

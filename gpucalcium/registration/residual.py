@@ -18,8 +18,9 @@ from gpucalcium.movies.chain import Selection
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.registration.apply import displace
 from gpucalcium.registration.matching import Located, Matcher, Noise, window
+from gpucalcium.registration.metrics import mean_and_counts
 from gpucalcium.registration.patches import PatchGrid
-from gpucalcium.registration.template import average, first_matcher, whole
+from gpucalcium.registration.template import first_matcher, whole
 
 SPARE = 10  # directions beside those wanted, and
 ROUNDS = 4  # of the power method: components that stand out of the noise are then found to 1 %
@@ -135,7 +136,7 @@ def residual_motion(
         raise MovieShapeError(f"the movie has {len(whole_movie)} frame(s); motion shows between two or more")
     with stage("residual motion", ROUNDS + 2, "passes") as bar:
         sample = _sample(whole_movie, step)
-        mean = whole(_mean(sample))
+        mean = whole(mean_and_counts(sample)[0])
         bar.update(1)
         count = min(components, len(looked_at) - 1, mean.size)
         scores, directions, variance = _components(sample, mean, count, seed, bar)
@@ -162,14 +163,6 @@ def _sample(source: FrameSource, step: int) -> FrameSource:
     if size * HELD_SHARE > backend.budget() or getattr(sample, "array", None) is not None:
         return sample
     return open_movie(backend.hold(sample))
-
-
-def _mean(source: FrameSource) -> NDArray[np.float32]:
-    sums = backend.zeros(source.shape[1:], "float64")
-    counts = backend.zeros(source.shape[1:], "int32")
-    for chunk in backend.stream(source, working=4 * sums.size):
-        backend.wing(chunk).registration.add_frames(chunk, sums, counts)
-    return average(sums, counts)
 
 
 def _deviations(source: FrameSource, mean: NDArray[np.float32]) -> Iterator[Array]:
