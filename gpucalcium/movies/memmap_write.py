@@ -28,12 +28,11 @@ from gpucalcium.movies.traces_file import TracesFile, reserve
 from gpucalcium.movies.write_frames import RawFrames
 
 _READ_AT_ONCE = 4 << 20  # bytes, by each thread
-_SLAB = 256 << 20  # bytes of the pixels whose whole traces are written together
-_WORTH_READING = 16 << 10  # bytes of one piece of a frame
-_STRETCH = 2 << 30  # bytes of the frames that are turned together, where whole traces do not fit
-_ENOUGH_FRAMES = (
-    4080  # of them: traces are then written in runs of nearly 16 KiB, and not a multiple of pages apart
-)
+_SLAB = 256 << 20  # bytes of the pixels whose whole traces are written together; more, where less than
+_PIECE = 33_088  # bytes of each frame would be read for it (no multiple of a page: those would collide)
+_WORTH_READING = 8 << 10  # bytes of each frame, without which many frames are collected instead:
+_STRETCH = 2 << 30  # bytes at most,
+_ENOUGH_FRAMES = 4080  # which give each trace a run of nearly 16 KiB
 _COPIED = 8 << 20  # bytes of traces that are copied at a time, by each thread
 
 
@@ -131,7 +130,8 @@ def _write_slabs(source: FrameSource, path: Path) -> bool:
     parts = [part for part in _parts(source) if isinstance(part, RawSource)]
     frames, rows = source.shape[:2]
     row = math.prod(source.shape[2:]) * source.dtype.itemsize
-    some = min(rows, min(_SLAB, backend.budget() // 4) // (frames * row))
+    most = min(max(_SLAB, _PIECE * frames), backend.budget() // 4)
+    some = min(rows, most // (frames * row))
     if some * row < min(_WORTH_READING, rows * row) or len(parts) < len(_parts(source)):
         return False
     memory = np.empty(frames * some * math.prod(source.shape[2:]), source.dtype)

@@ -24,7 +24,7 @@ from gpucalcium.backend import turning
 from gpucalcium.backend.device import cpu as host
 from gpucalcium.errors import MovieFileError
 
-_TILE = 4 << 20  # bytes that are turned at a time, by each thread
+_TILE = 8 << 20  # bytes that are turned at a time, by each thread
 _SAME_SETS = 2048  # bytes: traces a multiple of this apart push each other out of the cache
 _LINE = 64  # bytes that the traces of such a tile are kept apart
 _NEAR = 16 << 10  # bytes between runs: to read them costs less than to call the system once more

@@ -14,7 +14,15 @@ from scipy import ndimage
 
 from gpucalcium import backend
 from gpucalcium.errors import ArrayTypeError, MovieFileError, MovieShapeError, ParameterError
-from gpucalcium.movies import load, load_memmap, open_movie, save_memmap, save_memmap_each, save_memmap_join
+from gpucalcium.movies import (
+    load,
+    load_memmap,
+    memmap_write,
+    open_movie,
+    save_memmap,
+    save_memmap_each,
+    save_memmap_join,
+)
 from gpucalcium.movies.memmap import MapName
 from gpucalcium.movies.traces_file import TracesFile
 from tests.movies import files
@@ -351,15 +359,24 @@ def test_sizes_and_extensions(tmp_path):
 
 @pytest.mark.parametrize("slab", [1 << 10, 3000, 1 << 20])
 @pytest.mark.parametrize("dtype", ["float32", "uint8", ">i2"])
-def test_traces_are_written_slab_by_slab(here, monkeypatch, slab, dtype):
-    """Columns of the field that are written together, whatever their number, in place of stretches of time."""
-    monkeypatch.setattr("gpucalcium.movies.memmap_write._SLAB", slab)
-    monkeypatch.setattr("gpucalcium.movies.memmap_write._WORTH_READING", 1)
-    frames = FRAMES.astype(dtype)
+@pytest.mark.parametrize("frames", [FRAMES, VOLUMES], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("fortran", [True, False])
+def test_traces_are_written_slab_by_slab(here, monkeypatch, slab, dtype, frames, fortran):
+    """Part of the field whose traces are written together, however large, in place of stretches of time."""
+    monkeypatch.setattr(memmap_write, "_SLAB", slab)
+    monkeypatch.setattr(memmap_write, "_PIECE", 1)
+    monkeypatch.setattr(memmap_write, "_WORTH_READING", 1)
+    slabs = memmap_write._write_slabs
+    done = []
+    monkeypatch.setattr(memmap_write, "_write_slabs", lambda *args: done.append(slabs(*args)) or done[-1])
+    frames = frames.astype(dtype)
     path = here / "turned.npy"
-    np.save(path, np.asfortranarray(frames.reshape(len(frames), -1, order="F").T))
-    source = open_movie(path, shape=frames.shape[1:])
+    matrix = np.asfortranarray(frames.reshape(len(frames), -1, order="F").T)
+    np.save(path, matrix if fortran else frames)
+    source = open_movie(path, shape=frames.shape[1:]) if fortran else open_movie(path)
     assert_array_equal(movie_of(save_memmap([source], order="C")), frames)
+    assert_array_equal(movie_of(save_memmap([source, source], order="C")), np.concatenate([frames, frames]))
+    assert any(done)
 
 
 @pytest.mark.parametrize("most", [1, 7, 64, 10_000])
