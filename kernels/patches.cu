@@ -10,7 +10,7 @@ constexpr int SETTLE_ROUNDS = 3;  // the second moves what is said by a tenth of
 //   mapping  one thread per pixel of a patch; neighbours read neighbours of a row
 //   arrays   frames [n, d0, d1, d2] Pixel, fill [d0, d1, d2] float, moves [n, 3] and corners [patches, 3] int, read;
 //            out [n, patches, w0, w1, w2] float, written
-//   needs    patches inside the frame; its numbers of pixels pass 2^31
+//   needs    patches inside the frame, of less than 2^31 pixels each; all together may have more
 //   numbers  float: equal to the twin bit for bit
 //   traffic  n * (d0 * d1 * d2 * sizeof(Pixel) + 4 * patches * w0 * w1 * w2); overlaps and fill are read from L2
 template <typename Pixel>
@@ -20,12 +20,11 @@ __global__ void gather(const Pixel* __restrict__ frames, index_t n, int d0, int 
                        float* __restrict__ out) {
     const index_t at = global_thread(), size = static_cast<index_t>(w0) * w1 * w2;
     if (at >= n * patches * size) return;  // no barrier follows
-    const index_t t = at / size / patches;
-    const int p = static_cast<int>(at / size % patches);
-    const int* const corner = corners + 3 * p;
+    const index_t patch = at / size, t = patch / patches;
+    const int within = static_cast<int>(at - patch * size);
+    const int* const corner = corners + 3 * (patch - t * patches);
     const int* const move = moves + 3 * t;
-    const int i = corner[0] + static_cast<int>(at % size / w2 / w1), j = corner[1] + static_cast<int>(at % size / w2 % w1),
-              k = corner[2] + static_cast<int>(at % size % w2);
+    const int i = corner[0] + within / w2 / w1, j = corner[1] + within / w2 % w1, k = corner[2] + within % w2;
     const int fi = i + move[0], fj = j + move[1], fk = k + move[2];
     float v = INFINITY;
     if (0 <= fi && fi < d0 && 0 <= fj && fj < d1 && 0 <= fk && fk < d2)
@@ -38,7 +37,7 @@ __global__ void gather(const Pixel* __restrict__ frames, index_t n, int d0, int 
 //   mapping  one thread per product; neighbours read neighbours
 //   arrays   spectra [n, patches, all_rows, columns] float2, rows [kept_rows] long long, kernels [patches,
 //            kept_rows, width] float2, read; out [n, patches, kept_rows, width] float2, written
-//   needs    width <= columns; 0 <= rows < all_rows
+//   needs    width <= columns; 0 <= rows < all_rows; kept_rows * width < 2^31
 //   numbers  float
 //   traffic  16 * n * patches * kept_rows * width; the kernels are read from L2
 __global__ void weigh(const float2* __restrict__ spectra, index_t n, index_t patches, index_t all_rows, index_t columns,
@@ -46,7 +45,9 @@ __global__ void weigh(const float2* __restrict__ spectra, index_t n, index_t pat
                       const float2* __restrict__ kernels, float2* __restrict__ out) {
     const index_t at = global_thread(), kept = kept_rows * width;
     if (at >= n * patches * kept) return;  // no barrier follows
-    const index_t k = at % width, r = at / width % kept_rows, patch = at / kept;
+    const index_t patch = at / kept;
+    const int within = static_cast<int>(at - patch * kept), columns_kept = static_cast<int>(width);
+    const int r = within / columns_kept, k = within % columns_kept;
     const float2 x = spectra[(patch * all_rows + rows[r]) * columns + k];
     const float2 g = kernels[(patch % patches * kept_rows + r) * width + k];
     out[at] = {x.x * g.x - x.y * g.y, x.x * g.y + x.y * g.x};

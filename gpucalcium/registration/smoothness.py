@@ -27,6 +27,9 @@ TRUST = 0.5  # standard deviation of the logarithm of what theory gets the varia
 FITTED_PATCHES = 64  # enough to tell three lengths and two variances
 PRIOR_FRAMES = 20.0  # of the recording, as many as the covariance of a stationary field counts
 LEARNING_ROUNDS = 10  # more change displacements by less than 0.001 px on simulated movies
+LEARNED_PATCHES = (
+    300  # more stay with the stationary covariance: cubes of their number would take longer than frames
+)
 FARTHEST = 3.0  # standard deviations from what the others say: what is beyond counts as if it were there
 
 
@@ -110,7 +113,9 @@ class Smoothness:
             shown = apart[:, known, axis]
             reach, gain, scale = _fitted(shown, places[: known.size], spread[: known.size], error, grid)
             prior = gain * scale * _covariance(places, spread, places, spread, reach)
-            _combine(result, axis, known, _updated(prior, scale * error, shown), scale * error)
+            if known.size <= LEARNED_PATCHES:
+                prior = _updated(prior, scale * error, shown)
+            _combine(result, axis, known, prior, scale * error)
         return result
 
 
