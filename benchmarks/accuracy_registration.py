@@ -3,7 +3,8 @@
     python -m benchmarks.accuracy_registration [--data ../shared/data] [--seeds 12] [--quick]
 
 Errors are RMS in pixels over frames and axes, one constant per axis taken off; the slope is estimated against true
-displacement. The last column is what CaImAn 1.12.1 reaches on the same movies.
+displacement. The last column is what CaImAn 1.12.1 reaches on the same movies; for the pair of frames it is the
+correlation of the two, here it is that of each with their mean.
 """
 
 from __future__ import annotations

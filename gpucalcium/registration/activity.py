@@ -13,6 +13,7 @@ which for stationary noise is the whitened matched filter h = T / N again.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -39,6 +40,7 @@ SPARE, TURNS = (
 STEPS = 40  # of conjugate gradients; the error of shifts then is within 1 % of that of the solution
 
 Slices = tuple[slice, ...]
+Operator = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Activity:
         return _solved(disturbance, inside * image_of(square * signal * scipy.fft.rfftn(image)), stationary)
 
 
-def _solved(apply, b: NDArray[np.float64], precondition) -> NDArray[np.float64]:  # type: ignore[no-untyped-def]
+def _solved(apply: Operator, b: NDArray[np.float64], precondition: Operator) -> NDArray[np.float64]:
     """Preconditioned conjugate gradients for apply(x) = b."""
     x, r = np.zeros_like(b), b.copy()
     z = precondition(r)
