@@ -30,7 +30,9 @@ WEIGHT_RANGE = (
     20.0  # no pixel counts more than this times, or less than one part in this of, the median pixel
 )
 NOISE_FLOOR = 1e-3  # of a frame's own power: without noise the filter must not become infinitely sharp
-EMPTY_RING = 1e-12  # of the strongest ring: one without any power (planes that are all alike) gets no infinite weight
+EMPTY_RING = (
+    1e-12  # of the strongest ring: one without any power (planes that are all alike) gets no infinite weight
+)
 INFORMATION_KEPT = 0.99  # of sum k^2 S(k) / N(k), which is what the variance of the shift depends on
 CURVATURE_KEPT = 0.999  # of sum k^2 |H(k) T(k)|, for filters that must stay orthogonal to activity
 MARGIN_SHARE, TAPER_SHARE = 0.05, 0.1  # of the side of the frame
