@@ -208,7 +208,8 @@ def register(
         print()
         for name, value in check.facts().items():
             print(f"{name:<20}{value}")
-    print(f"results: {output}/motion.npz, report.html, figures/")
+    where = output if len(checks) == 1 else output / "plane_*"
+    print(f"results: {where}/motion.npz, report.html, figures/")
 
 
 @app.command()

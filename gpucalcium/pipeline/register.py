@@ -49,7 +49,7 @@ def register_recording(
         and the registered movie; with several planes for a folder ``plane_0/``, ``plane_1/`` ... of each, and a page
         that links them. It appears complete or not at all.
     asked : RunSettings, optional
-        ``frame_rate``, ``max_shift``, ``pw_rigid`` and ``um_per_px`` matter.
+        ``frame_rate`` (default: what the file says, else 30 Hz), ``max_shift``, ``pw_rigid`` and ``um_per_px`` matter.
     dataset, axes : str, optional
         Which array of the file, and what its axes are; see `open_planes`.
     save : {'mmap', 'hdf5', 'zarr', 'tiff'}, optional
@@ -97,7 +97,8 @@ def _register(
     from gpucalcium.plotting import save_figure
     from gpucalcium.report import registration_page, registration_pictures, render
 
-    rate = asked.frame_rate or ASSUMED_FRAME_RATE
+    known = asked.frame_rate or getattr(source, "about", {}).get("fr")
+    rate = float(known or ASSUMED_FRAME_RATE)
     with stages.stage("motion correction", (2 if asked.pw_rigid else 1) * len(source)):
         found = find_motion(stages.watched(source), asked)
     moved = displaced(source, asked, found)
@@ -113,7 +114,12 @@ def _register(
         for stem, picture in pictures.items():
             save_figure(picture.figure, folder / FIGURES / stem)
     with stages.stage("report"):
-        details = {"device": str(backend.active()), "results": MOTION, "figures": f"{FIGURES}/ (PDF and PNG)"}
+        details = {
+            "frame rate": f"{rate:g} Hz" if known else f"{rate:g} Hz, assumed (--frame-rate)",
+            "device": str(backend.active()),
+            "results": MOTION,
+            "figures": f"{FIGURES}/ (PDF and PNG)",
+        }
         page = registration_page(check, pictures, name=name, frame_rate=rate, details=details)
         (folder / REPORT).write_text(render(page), encoding="utf-8")
     return check

@@ -43,6 +43,7 @@ def test_planes_go_into_folders_of_their_own(tmp_path):
     assert len(checks) == 2
     assert "plane_1/report.html" in (tmp_path / "out" / "report.html").read_text()
     assert (tmp_path / "out" / "plane_0" / "motion.npz").exists()
+    assert "30 Hz, assumed" in (tmp_path / "out" / "plane_0" / "report.html").read_text()
 
 
 def test_command(tmp_path, capsys):
