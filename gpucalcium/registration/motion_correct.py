@@ -22,7 +22,7 @@ from gpucalcium.registration.motion_fields import MotionFields
 from gpucalcium.registration.piecewise import PiecewiseParams, PiecewiseResult, register_piecewise
 from gpucalcium.registration.recordings import lowest_value, stems
 from gpucalcium.registration.registered import RegisteredMovie
-from gpucalcium.registration.rigid import RigidParams, RigidResult, register_rigid
+from gpucalcium.registration.rigid import RigidParams, register_rigid
 from gpucalcium.registration.saving import Result, in_sequence
 from gpucalcium.registration.sweep import FrameQuality
 
@@ -46,6 +46,7 @@ class MotionCorrect(MotionFields):
         every axis; a third axis without a value takes the last one, as far as its length allows.
     niter_rig : int
         Passes; each uses the template of the one before. 0: shifts from the first template, which is not updated.
+        Piecewise registration starts from the template that the last of them uses.
     splits_rig, splits_els : int or None
         Temporal splits of rigid and of piecewise registration, one template each, at most one per frame; None:
         ``max(T // num_frames_split, 1)``.
@@ -104,7 +105,8 @@ class MotionCorrect(MotionFields):
     coord_shifts_els : list of lists of tuples
         Place in the grid of each of these patches, a frame each.
     templates_rig, total_template_rig, templates_els, total_template_els
-        Mean registered image of each split, and their median (one-photon mode: filtered).
+        Mean registered image of each split, and their median (one-photon mode: filtered). After piecewise
+        registration alone, the rigid ones are what its template was made from.
     fname_tot_rig, fname_tot_els, mmap_file : list of str or None
         Files written, one per recording: ``<stem>_rig__d1_<rows>_..._order_F_frames_<T>.mmap`` and
         ``<stem>_els__...``, or with the extension of `save_format`, among the temporary files (GPUCALCIUM_TEMP);
@@ -151,7 +153,8 @@ class MotionCorrect(MotionFields):
             )
         self.fname_tot_rig = self.mmap_file = names
         self._field = self._grid = None
-        self._keep_rigid(results, params)
+        self.templates_rig = [_filtered(image, params) for r in results for image in r.split_templates]
+        self.total_template_rig = _filtered(results[-1].template, params)
         shifts = np.concatenate([r.shifts for r in results])
         self._keep(shifts, shifts, [r.quality for r in results])
         return self
@@ -164,7 +167,7 @@ class MotionCorrect(MotionFields):
         Parameters
         ----------
         save_movie, template
-            As in `motion_correct`. Without a template the first recording is registered rigidly before, for one.
+            As in `motion_correct`. Without a template, the one that rigid registration would use is made first.
         show_template : bool
             Draw the updated template with Matplotlib.
 
@@ -181,7 +184,6 @@ class MotionCorrect(MotionFields):
                 register, sources, params, template, save_movie, "_els_", "piecewise registration"
             )
         self.fname_tot_els = self.mmap_file = names
-        self._keep_rigid([r.rigid for r in results if r.rigid is not None], params.rigid)
         field = self._keep_piecewise(results, params)
         self._keep(np.concatenate([r.shifts for r in results]), field, [r.quality for r in results])
         if show_template and self.total_template_els is not None:
@@ -246,14 +248,12 @@ class MotionCorrect(MotionFields):
 
     # ------------------------------------------------------------------ inside
 
-    def _keep_rigid(self, results: list[RigidResult], params: RigidParams) -> None:
-        if results:
-            self.templates_rig = [_filtered(image, params) for r in results for image in r.split_templates]
-            self.total_template_rig = _filtered(results[-1].template, params)
-
     def _keep_piecewise(self, results: list[PiecewiseResult], params: PiecewiseParams) -> NDArray[np.float32]:
         self.templates_els = [_filtered(image, params.rigid) for r in results for image in r.split_templates]
         self.total_template_els = _filtered(results[-1].template, params.rigid)
+        if (started_from := results[0].rigid_template) is not None:
+            self.total_template_rig = _filtered(started_from, params.rigid)
+            self.templates_rig = [self.total_template_rig]
         self._field, self._grid = np.concatenate([r.field for r in results]), results[0].grid
         moved, grid = self._field, self._grid
         if params.fourier:  # what was applied are displacements of finer tiles

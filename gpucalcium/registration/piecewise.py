@@ -14,21 +14,13 @@ from gpucalcium.backend import Array, FrameSource
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.registration.apply import displace_field
 from gpucalcium.registration.journal import Journal
-from gpucalcium.registration.matching import Matcher
 from gpucalcium.registration.patch_matching import LocatedPatches, PatchMatcher
 from gpucalcium.registration.patch_template import first_patch_matcher
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.record import SweepRecord
-from gpucalcium.registration.rigid import (
-    RigidParams,
-    RigidResult,
-    check_bound,
-    check_template,
-    median_of,
-    register_rigid,
-)
+from gpucalcium.registration.rigid import RigidParams, check_template, median_of, rigid_finder
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
-from gpucalcium.registration.template import first_matcher, sample_of
+from gpucalcium.registration.template import sample_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +29,7 @@ class PiecewiseParams:
 
     rigid: RigidParams = dataclasses.field(default_factory=RigidParams)
     """The displacement of a frame as a whole: `max_shifts` and `gSig_filt` hold for the patches, too; the rest is
-    for the rigid registration that makes a template where none is given."""
+    for the template, where none is given: it starts from that which the last of `niter_rig` rigid passes would use."""
     strides: tuple[int, ...] = (96, 96)
     """Distance of patches per axis, pixels."""
     overlaps: tuple[int, ...] = (32, 32)
@@ -108,8 +100,8 @@ class PiecewiseResult:
     """Median of these; what the next file starts from."""
     used_template: NDArray[np.float32] = dataclasses.field(repr=False)
     """What the shifts refer to."""
-    rigid: RigidResult | None = dataclasses.field(repr=False, default=None)
-    """Of the rigid registration that came first; None where a template was given."""
+    rigid_template: NDArray[np.float32] | None = dataclasses.field(repr=False, default=None)
+    """What rigid registration would refer to, and the patches' template was made from; None where one was given."""
 
 
 def register_piecewise(
@@ -128,11 +120,11 @@ def register_piecewise(
     Parameters
     ----------
     source : FrameSource
-        (T, d1, d2[, d3]). Read for a sample, once for rigid registration (not where a template is given), and once
-        more; never held whole.
+        (T, d1, d2[, d3]). Read for a sample and once; with ``niter_rig=2`` or more in `params.rigid`, and without a
+        template, once more for each rigid pass after the first. Never held whole.
     params : PiecewiseParams
     template : (d1, d2[, d3]) array, optional
-        What to register to; default: that of rigid registration.
+        What to register to; default: made from the movie.
     sink, out, offset, journal, label
         As in `register_rigid`.
 
@@ -152,8 +144,7 @@ def register_piecewise(
         raise ArrayShapeError(
             f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
         )
-    first = register_rigid(source, params.rigid, journal=journal) if template is None else None
-    finder = _first_finder(source, params, grid, template, first)
+    finder, first = _finder(source, params, grid, template, journal, label)
     move = partial(move_patches, grid=grid, **params.how())
     sweep = Sweep(source, move, border=params.border, fourier=params.fourier, offset=offset)
     splits = params.splits(len(source))
@@ -178,25 +169,29 @@ def move_patches(frames: Array, found: LocatedPatches, *, grid: PatchGrid, **how
     return displace_field(frames, found.field, grid, **how)
 
 
-def _first_finder(
+def _finder(
     source: FrameSource,
     params: PiecewiseParams,
     grid: PatchGrid,
     template: NDArray[np.float32] | None,
-    first: RigidResult | None,
-) -> PatchMatcher:
-    """Filters made from a sample of frames: for the template that was given, or what rigid registration found."""
-    bound, high_pass = check_bound(source, params.rigid.max_shifts), params.rigid.high_pass()
+    journal: Journal | None,
+    label: str,
+) -> tuple[PatchMatcher, NDArray[np.float32] | None]:
+    """Filters for the template that was given, or one made from a sample of frames; and what that started from."""
     sample = sample_of(source)
-    if first is not None:
-        noise = first.noise
-        rigid = Matcher.make(first.template, bound, noise, high_pass)
-    else:
-        image = check_template(template, source)
-        rigid, noise = first_matcher(sample, bound, template=image, high_pass=high_pass)
-    return first_patch_matcher(
-        sample, rigid, noise, grid, params.deviation(), keep=first is None, high_pass=high_pass
+    given = None if template is None else check_template(template, source)
+    passes = params.rigid if given is None else replace(params.rigid, niter_rig=0)
+    rigid, noise = rigid_finder(source, sample, passes, template=given, journal=journal, label=label)
+    finder = first_patch_matcher(
+        sample,
+        rigid,
+        noise,
+        grid,
+        params.deviation(),
+        keep=given is not None,
+        high_pass=params.rigid.high_pass(),
     )
+    return finder, rigid.template if given is None else None
 
 
 def _drawn(splits: int, params: PiecewiseParams) -> list[int]:

@@ -94,8 +94,6 @@ class RigidResult:
     """Median of these; what a further pass, or the next file, starts from."""
     used_template: NDArray[np.float32] = field(repr=False)
     """What the shifts refer to."""
-    noise: Noise = field(repr=False)
-    """What the frames hold beside it."""
 
 
 def register_rigid(
@@ -142,31 +140,53 @@ def register_rigid(
     MovieValueError
         No pixel is a finite number.
     """
-    bound = check_bound(source, params.max_shifts)
     given = None if template is None else check_template(template, source)
     if out is not None and (out.shape != source.shape or out.dtype != np.float32):
         raise ArrayShapeError(
             f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
         )
-    high_pass = params.high_pass()
-    _check_filter(source, params)
-    sample = sample_of(source)
-    matcher, noise = first_matcher(sample, bound, template=given, high_pass=high_pass)
-    del sample
+    matcher, _ = rigid_finder(source, sample_of(source), params, template=given, journal=journal, label=label)
     splits = params.splits(len(source))
     chosen = _choose(splits, params)
     sweep = Sweep(source, border=params.border, fourier=params.fourier, offset=offset)
-    for number in range(1, params.niter_rig):
-        text = f"{label}, template {number} of {params.niter_rig}"
-        image = _improved(sweep, matcher, chosen, f"template {number}", journal, text)
-        matcher = Matcher.make(image, bound, noise, high_pass)
     kept = sink is None and out is None
     record = None if journal is None else SweepRecord(journal, "rigid", splits, kept=kept)
     final = sweep.run(matcher, splits, sink=sink, out=out, record=record, label=label)
     means = [mean for mean, split in zip(final.means, splits, strict=True) if split in chosen]
     if params.niter_rig == 0:
         means = [matcher.template]
-    return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template, noise)
+    return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template)
+
+
+def rigid_finder(
+    source: FrameSource,
+    sample: Array,
+    params: RigidParams,
+    *,
+    template: NDArray[np.float32] | None = None,
+    journal: Journal | None = None,
+    label: str = "rigid registration",
+) -> tuple[Matcher, Noise]:
+    """What the last pass of `register_rigid` finds frames with: a filter for the first template, or for that which
+    the passes before have made; and the noise that it was made for.
+
+    Parameters
+    ----------
+    sample : (n, d1, d2[, d3])
+        See `sample_of`.
+    source, params, template, journal, label
+        As in `register_rigid`.
+    """
+    bound, high_pass = check_bound(source, params.max_shifts), params.high_pass()
+    _check_filter(source, params)
+    matcher, noise = first_matcher(sample, bound, template=template, high_pass=high_pass)
+    chosen = _choose(params.splits(len(source)), params)
+    sweep = Sweep(source, border=params.border, fourier=params.fourier)
+    for number in range(1, params.niter_rig):
+        text = f"{label}, template {number} of {params.niter_rig}"
+        image = _improved(sweep, matcher, chosen, f"template {number}", journal, text)
+        matcher = Matcher.make(image, bound, noise, high_pass)
+    return matcher, noise
 
 
 def _improved(
