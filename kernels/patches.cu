@@ -2,7 +2,7 @@
 // Twin: gpucalcium/backend/cpu/patches.py
 #include "common.cuh"
 
-constexpr int SETTLE_ROUNDS = 3;  // the second moves what is said by a tenth of what the first does
+constexpr int SETTLE_ROUNDS = 5;  // each takes off most of what a far-off patch still pulls the others by
 
 // gather<Pixel>: out[t, p, x] = frames[t, corners[p] + x + moves[t]] - offset, or fill[corners[p] + x] where that pixel
 //                is not finite or lies outside

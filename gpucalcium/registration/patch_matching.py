@@ -21,6 +21,7 @@ from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
 TAPER_SHARE = 0.2  # of the side of a patch, at either end; no margin: a patch is read where the frame lies
+QUIET_SHARE = 0.1  # of the largest deviation: fields that may come in a recording whose sample is still
 INFORMATION_KEPT = 0.985  # of what all patches tell of their place: 0.999 costs twice the time and gains 2 %
 
 
@@ -98,7 +99,8 @@ class PatchMatcher:
         )
         good = ~backend.to_numpy(shown.whole.empty)
         apart = backend.to_numpy(shown.apart)[good].astype(np.float64)
-        return replace(self, smoothness=Smoothness.learned(apart, evidence, self.grid))
+        least = tuple(QUIET_SHARE * d for d in self.deviation)
+        return replace(self, smoothness=Smoothness.learned(apart, evidence, self.grid, least))
 
     def locate(self, frames: Array) -> LocatedPatches:
         """Displacement that moves each patch of `frames` (n, d1, d2[, d3]), of any dtype, onto the template."""

@@ -21,6 +21,7 @@ from gpucalcium.registration.matching import Noise, taper, wave_number, window
 from gpucalcium.registration.patches import PatchGrid
 
 REACHES = 0.125 * 1.5 ** np.arange(7)  # of the side of the frame: lengths over which a field may change,
+QUIET_REACH = 0.5  # of the side of the frame, where the field is too small to tell
 LEAST_REACH = 0.5  # of a patch: within it a field averages out
 GAINS = np.exp(np.linspace(-6, 10, 48))  # variance of the field over that of the errors, likewise
 TRUST = 0.5  # standard deviation of the logarithm of what theory gets the variance of errors wrong by
@@ -97,8 +98,18 @@ class Smoothness:
         return cls(alone, alone.copy(), np.full((2, ndim, patches), np.inf, np.float32))
 
     @classmethod
-    def learned(cls, apart: NDArray[np.float64], evidence: Evidence, grid: PatchGrid) -> Smoothness:
-        """From displacements (n, P, ndim) that patches of some frames show beside their frame's."""
+    def learned(
+        cls,
+        apart: NDArray[np.float64],
+        evidence: Evidence,
+        grid: PatchGrid,
+        least: tuple[float, ...] | None = None,
+    ) -> Smoothness:
+        """From displacements (n, P, ndim) that patches of some frames show beside their frame's.
+
+        `least` per axis is the standard deviation of fields that may come, even if these frames are still (None: 0).
+        """
+        least = least or (0.0,) * len(grid.shape)
         centres = np.stack([x.ravel() for x in np.meshgrid(*grid.centres, indexing="ij")], axis=1)
         result = cls.none(grid.n, len(grid.shape))
         for axis, variance in enumerate(evidence.variance):
@@ -112,8 +123,12 @@ class Smoothness:
             spread = np.concatenate([evidence.spread[axis, known], np.zeros_like(centres)])
             shown = apart[:, known, axis]
             reach, gain, scale = _fitted(shown, places[: known.size], spread[: known.size], error, grid)
-            prior = gain * scale * _covariance(places, spread, places, spread, reach)
-            if known.size <= LEARNED_PATCHES:
+            quiet = gain * scale < least[axis] ** 2
+            if quiet:  # how far it reaches is then not known, either
+                reach = tuple(QUIET_REACH * n for n in grid.shape)
+            variance_of_field = max(gain * scale, least[axis] ** 2)
+            prior = variance_of_field * _covariance(places, spread, places, spread, reach)
+            if not quiet and known.size <= LEARNED_PATCHES:
                 prior = _updated(prior, scale * error, shown)
             _combine(result, axis, known, prior, scale * error)
         return result

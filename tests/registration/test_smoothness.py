@@ -55,6 +55,16 @@ def test_errors_alone_are_no_displacement():
     assert np.sqrt((smoothed(learned, shown[100:]) ** 2).mean()) < 0.06  # 0.2 before
 
 
+def test_motion_that_the_sample_did_not_show_is_followed():
+    rng = np.random.default_rng(10)
+    still = rng.normal(0, 0.1, (100, GRID.n, 2))
+    learned = Smoothness.learned(still, evidence(0.1), GRID, (0.3, 0.3))
+    truth = fields(50, 0.7, 11)
+    found = smoothed(learned, truth + rng.normal(0, 0.1, truth.shape))
+    assert (found * truth).sum() / (truth**2).sum() > 0.93
+    assert np.sqrt((smoothed(learned, rng.normal(0, 0.1, truth.shape)) ** 2).mean()) < 0.06
+
+
 def test_the_size_of_errors_is_learned():
     """Only their ratios need to be known."""
     rng = np.random.default_rng(4)
