@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.backend.device import cpu as host
 from gpucalcium.movies.traces_file import TracesFile
 
 _AT_ONCE = (
     2 << 20
 )  # bytes that are turned at a time: they are written from the cache, out of memory that is used again
-_STRETCH = 4096  # frames of a trace that are written together, 16 KiB
+_STRETCH = 4080  # frames of a trace that are written together, nearly 16 KiB,
+_COLLECTED = 1 << 30  # in so many bytes at most
 
 
 class FramesFile(ABC):
@@ -31,10 +33,15 @@ class FramesFile(ABC):
         Of what is stored. What comes in another is converted as `backend.cpu.layout.stored_as` says.
     fill : float
         What integers have in place of NaN.
+    fortran : bool
+        Whether the pixels of a frame are stored in Fortran order.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, fill: float = 0) -> None:
-        self.shape, self.dtype, self.fill = shape, dtype, fill
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype, fill: float = 0, *, fortran: bool = False
+    ) -> None:
+        self.shape, self.dtype, self.fill, self._fortran = shape, dtype, fill, fortran
+        self._pixels = math.prod(shape[1:])
 
     def prepare(self, frames: Array) -> Array:
         """Frames (n, d1, d2[, d3]) on a GPU as they lie in the file, (n, pixels), if that is better done there.
@@ -56,11 +63,13 @@ class FramesFile(ABC):
         """No frame follows."""
 
     def _stored(self, frames: Array, out: Array | None = None) -> Array:
-        return backend.wing(frames).layout.stored_as(frames, self.dtype, self.fill, out)
+        layout = backend.wing(frames).layout
+        op = layout.frames_to_fortran if self._fortran else layout.stored_as
+        return op(frames, self.dtype, self.fill, out)
 
 
 class RawFrames(FramesFile):
-    """Frames that lie one behind the other from byte `offset` on, in Fortran order if `fortran`."""
+    """Frames that lie one behind the other from byte `offset` on."""
 
     def __init__(
         self,
@@ -72,11 +81,10 @@ class RawFrames(FramesFile):
         *,
         fortran: bool = False,
     ) -> None:
-        super().__init__(shape, dtype, fill)
-        self._offset, self._fortran, self._end = offset, fortran, 0
-        self._frame = math.prod(shape[1:]) * dtype.itemsize
-        some = max(1, _AT_ONCE // max(1, self._frame))
-        self._turned = np.empty((some, math.prod(shape[1:])), dtype)
+        super().__init__(shape, dtype, fill, fortran=fortran)
+        self._offset, self._end = offset, 0
+        self._frame = self._pixels * dtype.itemsize
+        self._turned = np.empty((max(1, _AT_ONCE // self._frame), self._pixels), dtype)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
 
     def write(self, first: int, frames: NDArray) -> None:
@@ -100,11 +108,6 @@ class RawFrames(FramesFile):
         """See `FramesFile`."""
         os.close(self._file)
 
-    def _stored(self, frames: Array, out: Array | None = None) -> Array:
-        layout = backend.wing(frames).layout
-        op = layout.frames_to_fortran if self._fortran else layout.stored_as
-        return op(frames, self.dtype, self.fill, out)
-
     def _put(self, first: int, stored: NDArray) -> None:
         rest = memoryview(stored.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         place = self._offset + first * self._frame
@@ -116,10 +119,12 @@ class RawFrames(FramesFile):
 class _Collected(FramesFile):
     """Frames that are written many at a time: whole blocks of `length`, counted from the first frame."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, fill: float, length: int) -> None:
-        super().__init__(shape, dtype, fill)
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype, fill: float, length: int, *, fortran: bool
+    ) -> None:
+        super().__init__(shape, dtype, fill, fortran=fortran)
         self._length, self._have = length, 0
-        self._block = np.empty((length, *shape[1:]), dtype)
+        self._block = np.empty((length, self._pixels), dtype)
         self._start = 0  # frame that the block begins with
 
     def write(self, first: int, frames: NDArray) -> None:
@@ -131,7 +136,10 @@ class _Collected(FramesFile):
             room = self._length - (self._start + self._have) % self._length
             some = frames[done : done + room]
             into = self._block[self._have : self._have + len(some)]
-            self._stored(some, into.reshape(len(some), -1))
+            if some.ndim == 2:  # prepared
+                into[...] = some
+            else:
+                self._stored(some, into)
             self._have, done = self._have + len(some), done + len(some)
             if len(some) == room:
                 self._empty()
@@ -147,13 +155,7 @@ class _Collected(FramesFile):
 
     @abstractmethod
     def _write_block(self, first: int, frames: NDArray) -> None:
-        """Write frames of the file's dtype, in C order."""
-
-    def _stored(self, frames: Array, out: Array | None = None) -> Array:
-        if frames.ndim == 2 and out is not None:
-            out[...] = frames  # prepared
-            return out
-        return super()._stored(frames, out)
+        """Write frames as they are stored, (n, pixels)."""
 
 
 class TracesFrames(_Collected):
@@ -161,8 +163,8 @@ class TracesFrames(_Collected):
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, fill: float = 0) -> None:
         frame = math.prod(shape[1:]) * dtype.itemsize
-        length = max(1, min(shape[0], _STRETCH, backend.budget() // (4 * max(1, frame))))
-        super().__init__(shape, dtype, fill, length)
+        length = max(1, min(shape[0], _STRETCH, min(_COLLECTED, backend.budget(host()) // 4) // frame))
+        super().__init__(shape, dtype, fill, length, fortran=True)
         self._file = TracesFile(path, shape[1:], shape[0], dtype)
 
     def sync(self) -> int:
@@ -183,7 +185,7 @@ class ChunkedFrames(_Collected):
     """
 
     def __init__(self, data: Any, dtype: np.dtype, fill: float, length: int) -> None:
-        super().__init__(data.shape, dtype, fill, length)
+        super().__init__(data.shape, dtype, fill, length, fortran=False)
         self._data = data
 
     def sync(self) -> int:
@@ -191,4 +193,4 @@ class ChunkedFrames(_Collected):
         return self._start
 
     def _write_block(self, first: int, frames: NDArray) -> None:
-        self._data[first : first + len(frames)] = frames
+        self._data[first : first + len(frames)] = frames.reshape(-1, *self.shape[1:])

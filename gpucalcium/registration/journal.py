@@ -173,7 +173,9 @@ class Journal:
     def _sync(self) -> None:
         """Wait for the disk, in a thread of its own, and say what is safe."""
         if self._output is not None:
-            self.written = self._output.sync()
+            self.written = max(
+                self.written, self._output.sync()
+            )  # a run that goes on may not have come so far
             self._put({"written": self.written})
         os.fsync(self._file.fileno())
 

@@ -213,6 +213,22 @@ def test_checkpoints(tmp_path, monkeypatch):
             raise Interrupted
 
 
+def test_what_was_safe_stays_safe(tmp_path, monkeypatch):
+    """A run that goes on rewrites frames that were on the disk: a checkpoint before it is through does not undo them."""
+    monkeypatch.setattr(module, "SYNC_SECONDS", 0)
+    for start in (1000, 0):
+        disk = SlowDisk()
+        disk.synced = start
+        with pytest.raises(Interrupted), Journal(tmp_path / "j", "a", disk) as journal:
+            for _ in range(20):
+                journal.append("rigid", shifts=SHIFTS[:1])
+                time.sleep(0.001)
+            raise Interrupted
+        assert disk.synced > start
+    with Journal(tmp_path / "j", "a", SlowDisk()) as journal:
+        assert journal.written > 1000
+
+
 def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SYNC_SECONDS", 0)
 
