@@ -107,12 +107,14 @@ def check_registration(
             "they must belong together"
         )
     (raw, _), (mean, counts) = mean_and_counts(before), mean_and_counts(after)
-    inside = counts >= MOSTLY * len(after)
+    field = getattr(found, "field", None)
+    inside = (counts >= MOSTLY * len(after)) & _inside(shifts if field is None else field, mean.shape)
     return RegistrationCheck(
         _state(before, raw, inside, components),
         _state(after, mean, inside, components),
         shifts,
-        *(getattr(found, name, None) for name in ("field", "grid", "quality")),
+        field,
+        *(getattr(found, name, None) for name in ("grid", "quality")),
     )
 
 
@@ -123,6 +125,23 @@ def check_motion_correction(mc: MotionCorrect, *, components: int = COMPONENTS) 
         shifts = np.array(mc.shifts_rig, np.float32)
         check = check_registration(moved.made_from, moved, shifts, components=components)
     return replace(check, field=moved.field, grid=moved.grid, quality=mc.frame_quality)
+
+
+def _inside(moves: NDArray, dims: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels that no line reaches which came in from outside, whatever that was filled with, but in few frames."""
+    inside = np.ones(dims, bool)
+    for axis, n in enumerate(dims):
+        lines = moves[..., axis].reshape(len(moves), -1)
+        ends = [
+            int(np.quantile(np.ceil(np.maximum(far, 0)), MOSTLY, method="higher"))
+            for far in (lines.max(axis=1), -lines.min(axis=1))
+        ]
+        if sum(ends) < n:
+            kept = np.arange(n)
+            inside &= np.expand_dims(
+                (kept >= ends[0]) & (kept < n - ends[1]), tuple(a for a in range(len(dims)) if a != axis)
+            )
+    return inside
 
 
 def _state(

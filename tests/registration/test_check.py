@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from gpucalcium import backend
 from gpucalcium.errors import ArrayShapeError
 from gpucalcium.movies import open_movie
-from gpucalcium.registration import MotionCorrect, RegisteredMovie
+from gpucalcium.registration import MotionCorrect, RegisteredMovie, RigidParams, register_rigid
 from gpucalcium.registration.check import check_motion_correction, check_registration
 from tests.registration.scenes import moving_cells
 
@@ -41,9 +41,35 @@ def test_same_pixels_count_before_and_after():
     check = check_registration(SCENE.movie, moved, SCENE.shifts, components=0)
     frames = moved.all_frames()
     assert_allclose(check.after.mean, np.nanmean(frames, axis=0), rtol=1e-5)
-    inside = np.isfinite(frames).mean(axis=0) >= 0.9
+    ends = [
+        np.quantile(np.ceil(np.maximum(s, 0)), 0.9, axis=0, method="higher")
+        for s in (SCENE.shifts, -SCENE.shifts)
+    ]
+    (top, left), (bottom, right) = np.array(ends, int)
+    inside = np.zeros((64, 60), bool)
+    inside[top : 64 - bottom, left : 60 - right] = True
+    assert (np.isfinite(frames).mean(axis=0) >= 0.9)[inside].all()
     expected = np.corrcoef(SCENE.movie[7][inside], SCENE.movie.mean(axis=0)[inside])[0, 1]
     assert_allclose(check.before.correlations[7], expected, atol=1e-6)
+
+
+def test_what_fills_the_border_does_not_matter():
+    found = register_rigid(open_movie(SCENE.movie), RigidParams(max_shifts=(6, 6)))
+    filled = {
+        border: check_registration(
+            SCENE.movie,
+            RegisteredMovie(open_movie(SCENE.movie), found.shifts, border=border),
+            found,
+            components=0,
+        )
+        for border in ("nan", "copy", "min")
+    }
+    for border in ("copy", "min"):
+        assert_allclose(filled[border].after.crispness, filled["nan"].after.crispness, rtol=0.01)
+        apart = np.abs(filled[border].after.correlations - filled["nan"].after.correlations)
+        assert np.median(apart) < 1e-3
+        assert (apart > 0.01).mean() < 0.2  # frames that moved farther than nine in ten
+    assert filled["nan"].quality is found.quality
 
 
 def test_chunks_change_nothing():
