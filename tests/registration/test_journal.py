@@ -214,7 +214,7 @@ def test_checkpoints(tmp_path, monkeypatch):
 
 
 def test_what_was_safe_stays_safe(tmp_path, monkeypatch):
-    """A run that goes on rewrites frames that were on the disk: a checkpoint before it is through does not undo them."""
+    """A run that goes on rewrites frames that were on the disk: an early checkpoint does not undo them."""
     monkeypatch.setattr(module, "SYNC_SECONDS", 0)
     for start in (1000, 0):
         disk = SlowDisk()
