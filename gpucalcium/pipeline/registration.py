@@ -43,9 +43,8 @@ def registered(
     if not asked.motion_correct:
         yield source, None
         return
-    passes = 2 if asked.pw_rigid else 1
     with contextlib.ExitStack() as stack:
-        with stages.stage("motion correction", passes * len(source)):
+        with stages.stage("motion correction", len(source)):
             frames, found = _register(source, asked, stages, stack)
         with stages.stage("registration check"):
             check = check_registration(source, frames, found)

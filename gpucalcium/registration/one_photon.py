@@ -69,7 +69,7 @@ def motion_correct_oneP_nonrigid(
     save_movie : bool
         Write the registered movie.
     new_templ : (d1, d2) array, optional
-        Register to this image; default: made by rigid registration first.
+        Register to this image; default: made from the movie.
 
     Returns
     -------
