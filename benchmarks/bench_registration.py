@@ -120,7 +120,7 @@ def test_register_piecewise(benchmark, wing, movie, tmp_path):
         benchmark,
         wing,
         lambda: register_piecewise(open_movie(frames), PIECEWISE),
-        bytes_moved=2 * movie.nbytes + 4 * movie.size,
+        bytes_moved=movie.nbytes + 4 * movie.size,
         frames=FRAMES,
         peers=_peers("piecewise", movie, tmp_path),
     )
