@@ -132,11 +132,11 @@ class PatchMatcher:
         whole, xp = shown.whole, backend.arrays.xp(shown.apart)
         learned, most = self.smoothness, xp.asarray(np.array(self.deviation, np.float32))
         apart = backend.wing(shown.apart).patches.settle(
-            xp.clip(shown.apart, -most, most),
+            shown.apart,
             shown.seen,
             *(xp.asarray(x) for x in (learned.within, learned.at_centres, learned.limit)),
         )
-        beyond = (abs(apart) > most).any(axis=2).any(axis=1)
+        beyond = ((abs(apart) > most) & (most > 0)).any(axis=2).any(axis=1)
         field = whole.shifts[:, None, :] + xp.clip(apart, -most, most) * ~whole.empty[:, None, None]
         return LocatedPatches(
             whole.shifts,

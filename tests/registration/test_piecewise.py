@@ -172,6 +172,15 @@ def test_no_patch_lies_farther_from_its_frame_than_allowed(tiny, most):
     assert found.quality.clamped.any() == (most is not None)
 
 
+def test_frames_with_patches_beyond_what_is_allowed_are_flagged(scene):
+    movie, fields = scene
+    found = register_piecewise(open_movie(movie), replace(SMALL, max_deviation_rigid=1))
+    local = at_centres(fields, found.grid) - found.shifts[:, None, None]
+    farthest = np.abs(local).reshape(len(movie), -1).max(axis=1)
+    assert found.quality.clamped[farthest > 1.5].all()
+    assert not found.quality.clamped[farthest < 0.8].any()
+
+
 def test_an_axis_that_is_held_still_is_still_in_every_patch(tiny):
     params = replace(TINY, rigid=RigidParams(max_shifts=(0, 4)))
     assert_array_equal(register_piecewise(open_movie(tiny), params).field[..., 0], 0)
