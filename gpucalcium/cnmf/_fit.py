@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from scipy.sparse import csc_matrix, hstack, issparse
 
 from gpucalcium import backend
 from gpucalcium._progress import stage
+from gpucalcium.backend import FrameSource
 from gpucalcium.cnmf import hals
 from gpucalcium.cnmf._movie import PixelMovie, cropped, images_movie
 from gpucalcium.cnmf.estimates import Estimates
@@ -70,8 +71,20 @@ def check_supported(cnmf: CNMF) -> None:
         )
 
 
-def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
-    """`CNMF.fit`: work on a copy, and take its results over once all is done."""
+def whole_field(cnmf: CNMF, part: FrameSource) -> None:
+    """All steps on the whole of `part` at once."""
+    movie = images_movie(part)
+    with movie.device(), stage("CNMF", 7, "steps") as bar:
+        all_steps(cnmf, movie, bar.update)
+
+
+def fit(
+    cnmf: CNMF,
+    images: Any,
+    indices: Sequence[slice],
+    run: Callable[[CNMF, FrameSource], None] = whole_field,
+) -> None:
+    """`CNMF.fit`: `run` works on a copy, whose results are taken over once all is done."""
     check_supported(cnmf)
     source = open_movie(images)
     dims = tuple(source.shape[1:])
@@ -88,9 +101,7 @@ def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
     work.estimates.dims = part.shape[1:]
     if work.estimates.A is not None and part is not source:
         _crop_estimates(work.estimates, dims, window)
-    movie = images_movie(part)
-    with movie.device():
-        _whole_run(work, movie)
+    run(work, part)
     if part is not source:
         _embed(work.estimates, dims, window)
     found = work.estimates.normalize_components()
@@ -99,35 +110,35 @@ def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
     vars(cnmf).update(vars(work))
 
 
-def _whole_run(cnmf: CNMF, movie: PixelMovie) -> None:
+def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
+    """From noise levels to traces; `done` is called after each of the seven steps."""
     params, estimates = cnmf.params, cnmf.estimates
     p = params.get("preprocess", "p")
-    with stage("CNMF", 7, "steps") as bar:
-        movie = preprocess(cnmf, movie)
-        bar.update()
-        if estimates.A is None:
-            initialize(cnmf, movie)
-        elif estimates.C is None:
-            start_from_masks(cnmf, movie)
-        bar.update()
-        if params.get("patch", "only_init"):
-            compute_residuals(cnmf, movie)
-            estimates.bl = estimates.c1 = estimates.neurons_sn = None
-            return
-        update_spatial(cnmf, movie)
-        bar.update()
-        if params.get("patch", "skip_refinement"):
-            update_temporal(cnmf, movie, p)
-            return
-        update_temporal(cnmf, movie, 0)
-        bar.update()
-        if params.get("merging", "do_merge"):
-            merge(cnmf, MERGED_AT_ONCE, True, params.get("merging", "max_merge_area"))
-        bar.update()
-        update_spatial(cnmf, movie)
-        bar.update()
+    movie = preprocess(cnmf, movie)
+    done()
+    if estimates.A is None:
+        initialize(cnmf, movie)
+    elif estimates.C is None:
+        start_from_masks(cnmf, movie)
+    done()
+    if params.get("patch", "only_init"):
+        compute_residuals(cnmf, movie)
+        estimates.bl = estimates.c1 = estimates.neurons_sn = None
+        return
+    update_spatial(cnmf, movie)
+    done()
+    if params.get("patch", "skip_refinement"):
         update_temporal(cnmf, movie, p)
-        bar.update()
+        return
+    update_temporal(cnmf, movie, 0)
+    done()
+    if params.get("merging", "do_merge"):
+        merge(cnmf, MERGED_AT_ONCE, True, params.get("merging", "max_merge_area"))
+    done()
+    update_spatial(cnmf, movie)
+    done()
+    update_temporal(cnmf, movie, p)
+    done()
 
 
 def preprocess(cnmf: CNMF, movie: PixelMovie) -> PixelMovie:
