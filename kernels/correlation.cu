@@ -52,3 +52,82 @@ __global__ void add_products(const Pixel* __restrict__ frames, index_t n, index_
     for (int k = 0; k < M; ++k)
         if (p + offsets[k] < pixels) sums[(2 + k) * pixels + p] = products[k];
 }
+
+// scales: of each pixel of n images, its mean (row 0) and 1 / standard deviation (row 1): 0 where it is constant,
+// NaN where its variance is not finite
+//   launch   grid (ceil(pixels / blockDim.x), n), any block, no shared memory
+//   mapping  one thread per pixel and image
+//   arrays   sums [n, rows, pixels] double, read: row 0 of x, row 1 of x^2; scales [n, 2, pixels] double, written
+//   needs    rows >= 2; share = 1 / what sums are divided by
+//   numbers  rounded operation by operation: equal to the twin bit for bit
+//   traffic  32 * n * pixels
+__global__ void scales(const double* __restrict__ sums, index_t rows, index_t pixels, double share,
+                       double* __restrict__ scales) {
+    const index_t p = global_thread();
+    if (p >= pixels) return;  // no barrier follows
+    const double* of = sums + blockIdx.y * rows * pixels;
+    const double mean = __dmul_rn(of[p], share);
+    const double variance = __dadd_rn(__dmul_rn(of[pixels + p], share), -__dmul_rn(mean, mean));
+    double* to = scales + blockIdx.y * 2 * pixels;
+    to[p] = mean;
+    to[pixels + p] = !isfinite(variance) ? static_cast<double>(NAN) : variance > 0 ? 1.0 / sqrt(variance) : 0.0;
+}
+
+// What the pair (a, b) adds to the sums of its two pixels.
+__device__ __forceinline__ double pair_term(const double* products, const double* scales, index_t pixels, index_t a,
+                                            index_t b, double share, int order) {
+    const double covariance = __dadd_rn(__dmul_rn(products[a], share), -__dmul_rn(scales[a], scales[b]));
+    double rho = __dmul_rn(covariance, __dmul_rn(scales[pixels + a], scales[pixels + b]));
+    rho = rho < -1.0 ? -1.0 : rho > 1.0 ? 1.0 : rho;
+    if (order == 0) return log(rho > 0.0 ? rho : 0.0);
+    double power = rho;
+    for (int k = 1; k < order; ++k) power *= rho;
+    return power;
+}
+
+// images: mean correlation of each pixel with its neighbours, for n images
+//   launch   grid (ceil(pixels / blockDim.x), n), any block, no shared memory
+//   mapping  one thread per pixel and image; each correlation is worked out by both pixels of its pair, whose
+//            operands are in L1 and L2
+//   arrays   sums [n, rows, pixels], scales [n, 2, pixels] as from `scales`, double, read; steps [rows - 2, axes],
+//            read; out [n, pixels] float, written
+//   needs    pixels = d0 d1 d2, axes 2 (d0 = 1) or 3, components of steps -1, 0 or 1, each step forward in C order
+//   numbers  terms added in the order of steps, the earlier neighbour before the later one, rounded operation by
+//            operation: equal to the twin bit for bit where order is 1, else up to pow and exp
+//   traffic  (8 * rows + 4) * n * pixels
+__global__ void images(const double* __restrict__ sums, const double* __restrict__ scales, index_t rows,
+                       index_t pixels, double share, int d0, int d1, int d2, const index_t* __restrict__ steps,
+                       int axes, int order, float* __restrict__ out) {
+    const index_t p = global_thread();
+    if (p >= pixels) return;  // no barrier follows
+    sums += (blockIdx.y * rows + 2) * pixels;
+    scales += blockIdx.y * 2 * pixels;
+    float* const result = out + blockIdx.y * pixels + p;
+    const double own = scales[pixels + p];
+    if (own != own) {
+        *result = NAN;
+        return;
+    }
+    const int c = static_cast<int>(p % d2), j = static_cast<int>(p / d2 % d1), i = static_cast<int>(p / d2 / d1);
+    double total = 0;
+    int number = 0;
+    for (int k = 0; k < rows - 2; ++k) {
+        const index_t* step = steps + static_cast<index_t>(k) * axes;
+        const int s0 = axes == 3 ? static_cast<int>(step[0]) : 0;
+        const int s1 = static_cast<int>(step[axes - 2]), s2 = static_cast<int>(step[axes - 1]);
+        const index_t offset = (static_cast<index_t>(s0) * d1 + s1) * d2 + s2;
+        for (int sign = -1; sign <= 1; sign += 2) {
+            const int i1 = i + sign * s0, j1 = j + sign * s1, c1 = c + sign * s2;
+            if (i1 < 0 || i1 >= d0 || j1 < 0 || j1 >= d1 || c1 < 0 || c1 >= d2) continue;
+            const index_t q = p + sign * offset;
+            if (scales[pixels + q] != scales[pixels + q]) continue;
+            const index_t a = sign < 0 ? q : p, b = sign < 0 ? p : q;
+            total += pair_term(sums + k * pixels, scales, pixels, a, b, share, order);
+            ++number;
+        }
+    }
+    double mean = total / (number > 0 ? number : 1);
+    if (order == 0) mean = number > 0 ? exp(mean) : 0.0;
+    if (order > 1) mean = copysign(pow(fabs(mean), 1.0 / order), mean);
+    *result = static_cast<float>(mean);
+}

@@ -168,7 +168,8 @@ def run(name, movie, dims):
         return judge(name, movie)
     if room.startswith("cnmf"):
         return extract(name, movie, dims)
-    options = {"swap_dim": False} if room == "images" and function != "mean_image" else {}
+    time_first = ("mean_image", "correlation_image_ecobost")
+    options = {"swap_dim": False} if room == "images" and function not in time_first else {}
     if function == "correlation_pnr":
         options["gSig"] = 2
     return getattr(import_module(f"gpucalcium.{room}"), function)(movie, **options)

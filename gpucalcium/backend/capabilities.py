@@ -31,6 +31,10 @@ class Capability:
 CAPABILITIES: dict[str, Capability] = {
     "images.local_correlations": Capability(),
     "images.local_correlations_fft": Capability(),
+    "images.local_correlations_movie": Capability(),
+    "images.local_correlations_movie_offline": Capability(),
+    "images.local_correlations_multicolor": Capability(),
+    "images.correlation_image_ecobost": Capability(),
     "images.max_correlation_image": Capability(),
     "images.mean_image": Capability(),
     "images.correlation_pnr": Capability(),

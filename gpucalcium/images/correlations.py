@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import operator
 
 import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
-from gpucalcium.errors import NotSupportedError, ParameterError
-from gpucalcium.images.neighbours import NeighbourCorrelations, Neighbourhood
+from gpucalcium.errors import ParameterError
+from gpucalcium.images.neighbours import NeighbourCorrelations, Steps, forward_steps
+from gpucalcium.images.sliding import TRANSFORM_WORKING, Transform, assembled, window_images
 from gpucalcium.images.time_axis import open_with_time
 from gpucalcium.movies.sources import MovieLike
 
@@ -58,10 +60,10 @@ def local_correlations(
     ----------
     Smith and Häusser (2010), Nat. Neurosci. 13:1144, Methods ("cross-correlation image").
     """
-    order = _checked_order(order_mean)
+    order = checked_order(order_mean)
     source = open_with_time(Y, swap_dim)
-    neighbourhood: Neighbourhood = "all" if eight_neighbours and len(source.shape) == 3 else "faces"
-    return backend.like(Y, _correlations(source, neighbourhood).image(order))
+    steps = planar_steps(source.shape[1:], eight_neighbours)
+    return backend.like(Y, correlations(source, steps).image(order))
 
 
 def local_correlations_fft(
@@ -81,26 +83,33 @@ def local_correlations_fft(
         All neighbours (8; 26 in volumes), or those that share a face (4; 6).
     opencv : bool
         Taken for the sake of callers: it chose between two ways to the same sums.
-    rolling_window : None
-        Correlations in a sliding window are not supported yet.
+    rolling_window : int, optional
+        Frames w of a window that moves frame by frame: one image for each of the T - w windows after the first, of
+        frames ``k + 1`` to ``k + w``. Each is the correlation image of its frames; CaImAn measures each frame from the
+        mean of the window that ends with it, whose "correlations" pass 1.
 
     Returns
     -------
-    rho : (d1, d2[, d3]) float32
-        As in `local_correlations`.
+    rho : (d1, d2[, d3]) float32, or (T - w, d1, d2[, d3]) with `rolling_window`
+        As in `local_correlations`. A pixel is NaN in the windows in which it is not finite.
 
     Raises
     ------
-    NotSupportedError
-        `rolling_window` is given.
+    ParameterError
+        `rolling_window` is not between 1 and T - 1.
     """
-    if rolling_window is not None:
-        raise NotSupportedError(
-            f"rolling_window={rolling_window}: correlations in a sliding window are not supported; call "
-            "local_correlations on the frames of each window"
-        )
     source = open_with_time(Y, swap_dim)
-    return backend.like(Y, _correlations(source, "all" if eight_neighbours else "faces").image())
+    steps = forward_steps(source.shape[1:], "all" if eight_neighbours else "faces")
+    if rolling_window is not None:
+        n = len(source)
+        if not 1 <= rolling_window < n:
+            raise ParameterError(
+                f"rolling_window={rolling_window}: the movie has {n} frames; give 1 to {n - 1}"
+            )
+        windows = range(1, n - rolling_window + 1)
+        images = window_images(source, windows, rolling_window, steps)
+        return backend.like(Y, assembled(source, images, (len(windows), *source.shape[1:])))
+    return backend.like(Y, correlations(source, steps).image())
 
 
 def max_correlation_image(
@@ -129,12 +138,12 @@ def max_correlation_image(
     if bin_size < 1:
         raise ParameterError(f"bin_size={bin_size}: a bin holds at least one frame")
     source = open_with_time(Y, swap_dim)
-    neighbourhood: Neighbourhood = "all" if eight_neighbours and len(source.shape) == 3 else "faces"
+    steps = planar_steps(source.shape[1:], eight_neighbours)
     n, bins = len(source), max(1, round(len(source) / bin_size))
     image = None
     for b in range(bins):
         frames = slice(b * n // bins, (b + 1) * n // bins)
-        now = _correlations(source, neighbourhood, frames).image()
+        now = correlations(source, steps, frames).image()
         image = now if image is None else np.fmax(image, now)
     return backend.like(Y, image)
 
@@ -164,25 +173,27 @@ def mean_image(
         `Tot_frames` below 1 or beyond the end of the movie.
     """
     source = open_with_time(file_name, swap_dim=False)
-    n = len(source) if Tot_frames is None else operator.index(Tot_frames)
-    if not 1 <= n <= len(source):
-        raise ParameterError(
-            f"Tot_frames={Tot_frames}: the movie has {len(source)} frames; give 1 to {len(source)}"
-        )
-    return backend.like(file_name, _correlations(source, "none", slice(n)).mean())
+    n = checked_frames(source, Tot_frames, "Tot_frames")
+    return backend.like(file_name, correlations(source, (), slice(n)).mean())
 
 
-def _correlations(
-    source: FrameSource, neighbourhood: Neighbourhood, frames: slice = slice(None)
+def planar_steps(shape: tuple[int, ...], eight_neighbours: bool) -> Steps:
+    """Steps to the neighbours of the documented functions: 8 or 4 in images, 6 in volumes."""
+    return forward_steps(shape, "all" if eight_neighbours and len(shape) == 2 else "faces")
+
+
+def correlations(
+    source: FrameSource, steps: Steps, frames: slice = slice(None), transform: Transform | None = None
 ) -> NeighbourCorrelations:
-    """Fold `frames` of a movie into correlations."""
-    sums = NeighbourCorrelations(source.shape[1:], neighbourhood)
-    for chunk in backend.stream(source, frames=frames, working=sums.working(source.dtype)):
-        backend.retry_halved(sums.add, chunk)
+    """Fold `frames` of a movie, transformed on the way, into correlations."""
+    sums = NeighbourCorrelations(source.shape[1:], steps)
+    working = TRANSFORM_WORKING * math.prod(sums.shape) if transform else sums.working(source.dtype)
+    for chunk in backend.stream(source, frames=frames, working=working):
+        backend.retry_halved(lambda part: sums.add(transform(part) if transform else part), chunk)
     return sums
 
 
-def _checked_order(order_mean: int) -> int:
+def checked_order(order_mean: int) -> int:
     try:
         order = operator.index(order_mean)
     except TypeError:
@@ -190,3 +201,11 @@ def _checked_order(order_mean: int) -> int:
     if order < 0:
         raise ParameterError(f"order_mean={order_mean}: expected a whole number, 0 (geometric mean) or more")
     return order
+
+
+def checked_frames(source: FrameSource, wanted: int | None, name: str) -> int:
+    """How many frames of the movie the parameter `name` asks for."""
+    n = len(source) if wanted is None else operator.index(wanted)
+    if not 1 <= n <= len(source):
+        raise ParameterError(f"{name}={wanted}: the movie has {len(source)} frames; give 1 to {len(source)}")
+    return n

@@ -11,7 +11,7 @@ from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource, arrays, stencils
 from gpucalcium.deconvolution import movie_noise
 from gpucalcium.errors import MovieShapeError, ParameterError
-from gpucalcium.images.neighbours import NeighbourCorrelations
+from gpucalcium.images.neighbours import NeighbourCorrelations, forward_steps
 from gpucalcium.images.time_axis import open_with_time
 from gpucalcium.movies.sources import MovieLike
 
@@ -81,7 +81,7 @@ def correlation_pnr(
 
 def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, np.ndarray]:
     """Mean (NaN where it is not finite) and maximum over time of the filtered movie, float32 on the host."""
-    sums = NeighbourCorrelations(source.shape[1:], "none")
+    sums = NeighbourCorrelations(source.shape[1:])
     highest = np.full(source.shape[1:], -np.inf, np.float32)
 
     def add(chunk: Array) -> None:
@@ -98,7 +98,7 @@ def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, n
 def _correlation_above_noise(
     source: FrameSource, filtered: Filter, mean: np.ndarray, threshold: np.ndarray
 ) -> np.ndarray:
-    sums = NeighbourCorrelations(source.shape[1:], "all")
+    sums = NeighbourCorrelations(source.shape[1:], forward_steps(source.shape[1:], "all"))
 
     def add(chunk: Array) -> None:
         frames = filtered(chunk)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
+from gpucalcium.errors import MovieShapeError, ParameterError
 from gpucalcium.images import local_correlations, local_correlations_fft, max_correlation_image, mean_image
 from tests.wings import REAL_DTYPES, wings_present
 
@@ -295,8 +295,9 @@ def test_bins_frames_and_windows_are_checked():
     for wrong in (0, 41):
         with pytest.raises(ParameterError, match=f"Tot_frames={wrong}: the movie has 40 frames"):
             mean_image(movie_of(), wrong)
-    with pytest.raises(NotSupportedError, match="rolling_window=50"):
-        local_correlations_fft(movie_of(), swap_dim=False, rolling_window=50)
+    for wrong in (0, 40):
+        with pytest.raises(ParameterError, match=f"rolling_window={wrong}: the movie has 40 frames"):
+            local_correlations_fft(movie_of(), swap_dim=False, rolling_window=wrong)
 
 
 def test_frames_on_a_gpu_are_worked_on_there_whatever_device_is_active(on_gpu):

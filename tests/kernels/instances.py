@@ -22,6 +22,8 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
     },
     "correlation.cu": {
         "add_products": [(pixel, m) for pixel in (*PIXELS, "float64") for m in (0, 2, 4, 13)],
+        "scales": [()],
+        "images": [()],
     },
     "field.cu": {
         "smallest": [(pixel,) for pixel in PIXELS],
@@ -61,6 +63,12 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         name: [(pixel,) for pixel in (*PIXELS, "float64")]
         for name in ("project", "add_samples", "add_squares")
     },
+    "sliding.cu": {
+        "slide": [(pixel, m) for pixel in (*PIXELS, "float64") for m in (0, 2, 4, 13)],
+        "departures": [(pixel,) for pixel in (*PIXELS, "float64")],
+        "fade": [(0,), (4,), (13,)],
+    },
+    "ring.cu": {"add_pair_products": [()], "ring_weights": [()], "predict": [()]},
     "spectrum.cu": {
         "collect": [(pixel,) for pixel in (*PIXELS, "float64")],
         "power": [()],
@@ -70,5 +78,5 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "running_percentile": [()],
         "mode_percentile": [()],
     },
-    "onnls.cu": {"nnls_ar2": [("float32",), ("float64",)]},
+    "onnls.cu": {name: [("float32",), ("float64",)] for name in ("nnls_ar2", "gradient_ar2")},
 }

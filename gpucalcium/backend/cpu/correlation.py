@@ -6,10 +6,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium.backend import stencils
+from gpucalcium.backend.cpu._centred import centre, flat_frames
 from gpucalcium.backend.cpu._threads import share
 
-TILE = 2048  # pixels at a time: eight centred rows of it (64 KiB) and one row of sums (16 KiB) stay in L2
 UNROLL = 8  # frames per visit of a sum: the loads and stores of sums are then few beside those of pixels
 
 
@@ -33,11 +32,7 @@ def add_products(
         Row 0: sum of x. Row 1: of x^2. Row 2 + k: of x[p] x[p + offsets[k]], pixels p in C order; pairs that
         straddle the end of a row are summed like any other, the last `offsets[k]` entries are left alone.
     """
-    dtype = stencils.compiled_dtype(frames.dtype, wide="f8")
-    flat = frames.reshape(len(frames), -1).astype(dtype, copy=False)
-    base = pilot.reshape(-1).astype(dtype).astype(np.result_type(dtype, np.float32))
-    steps = np.concatenate(([0], offsets))
-    tile = max(TILE, int(steps.max()))  # longer than its halo, which is centred twice
+    flat, base, steps, tile = flat_frames(frames, pilot, offsets)
     share(sums.shape[1], lambda first, last: _add_products(flat, base, steps, tile, first, last, sums), tile)
 
 
@@ -50,33 +45,34 @@ def _add_products(frames, pilot, steps, tile, first, last, sums):
         stop = min(start + tile, last)
         width = min(stop + reach, pixels) - start
         for t in range(0, n, UNROLL):
-            for u in range(UNROLL):
-                if t + u < n:
-                    _centre(frames[t + u, start : start + width], pilot[start : start + width], x[u])
-                else:
-                    x[u] = 0  # adds nothing
-            _add(x, sums[0, start:stop])
+            full = t + UNROLL <= n
+            for u in range(min(UNROLL, n - t)):
+                centre(frames[t + u, start : start + width], pilot[start : start + width], x[u])
+                _add(x[u], sums[0, start:stop])
             for k in range(len(steps)):  # the first is 0: squares
                 m = min(stop - start, width - steps[k])
-                _add_product(x, steps[k], sums[1 + k, start : start + max(m, 0)])
-
-
-@nb.njit(nogil=True, cache=True)
-def _centre(y, pilot, x):
-    for p in range(len(y)):
-        x[p] = np.float32(y[p] - pilot[p])  # floats: exact for 16-bit integers, no wrapping
+                row = sums[1 + k, start : start + max(m, 0)]
+                if full:
+                    _add_eight_products(x, steps[k], row)
+                else:
+                    for u in range(n - t):
+                        _add_product(x[u], x[u, steps[k] :], row)
 
 
 @nb.njit(nogil=True, cache=True)
 def _add(x, sums):
-    for u in range(UNROLL):
-        row = x[u]
-        for p in range(len(sums)):
-            sums[p] += np.float64(row[p])
+    for p in range(len(sums)):
+        sums[p] += np.float64(x[p])
 
 
 @nb.njit(nogil=True, cache=True)
-def _add_product(x, offset, sums):
+def _add_product(x, there, sums):
+    for p in range(len(sums)):
+        sums[p] += np.float64(x[p]) * np.float64(there[p])
+
+
+@nb.njit(nogil=True, cache=True)
+def _add_eight_products(x, offset, sums):
     # Whole contiguous rows of x, so that the compiler sees unit strides and fills its vectors.
     a0, a1, a2, a3, a4, a5, a6, a7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
     b0, b1, b2, b3 = x[0, offset:], x[1, offset:], x[2, offset:], x[3, offset:]
@@ -92,3 +88,122 @@ def _add_product(x, offset, sums):
         total += np.float64(a6[p]) * np.float64(b6[p])
         total += np.float64(a7[p]) * np.float64(b7[p])
         sums[p] = total
+
+
+def images(
+    sums: NDArray[np.float64],
+    weight: float,
+    dims: tuple[int, ...],
+    steps: NDArray[np.int64],
+    order: int,
+    out: NDArray[np.float32],
+) -> None:
+    """Mean correlation of each pixel with its neighbours, from sums.
+
+    Rounded step by step (no fused operations), each pixel's terms added in the order of `steps`, its earlier
+    neighbour before its later one: twins agree bit for bit where `order` is 1, else but for `pow` and `exp`.
+
+    Parameters
+    ----------
+    sums : (n, 2 + m, pixels) float64
+        As `add_products` makes them, of n images. NaN in row 0 or 1: the pixel is NaN and no neighbour.
+    weight : float
+        What to divide sums by to get means, greater than 0.
+    dims : (d1, d2[, d3])
+    steps : (m, axes) int64
+        To each forward neighbour, each component -1, 0 or 1, the first that is not 0 is 1.
+    order : int
+        0: geometric mean; k > 0: k-th root of the mean k-th power, with the sign of that mean.
+    out : (n, pixels) float32, written
+        0 where nothing varies or there is no neighbour.
+    """
+    cubes = np.zeros((len(steps), 3), np.int64)
+    cubes[:, 3 - len(dims) :] = steps
+    size = np.array((1,) * (3 - len(dims)) + tuple(dims))
+    share(len(sums), lambda first, last: _images(sums, weight, size, cubes, order, first, last, out))
+
+
+@nb.njit(nogil=True, cache=True)
+def _images(sums, weight, dims, steps, order, first, last, out):
+    pixels = sums.shape[2]
+    mean, inverse = np.empty(pixels), np.empty(pixels)
+    total, number, term = np.empty(pixels), np.empty(pixels), np.empty(dims[2])
+    share_of_one = 1.0 / weight
+    for e in range(first, last):
+        _scales(sums[e, 0], sums[e, 1], share_of_one, mean, inverse)
+        total[:] = 0
+        number[:] = 0
+        for k in range(len(steps)):
+            s0, s1, s2 = steps[k]
+            n = dims[2] - abs(s2)
+            for i in range(max(0, -s0), dims[0] - max(0, s0)):
+                for j in range(max(0, -s1), dims[1] - max(0, s1)):
+                    a = (i * dims[1] + j) * dims[2] + max(0, -s2)
+                    b = a + (s0 * dims[1] + s1) * dims[2] + s2
+                    _terms(
+                        sums[e, 2 + k, a : a + n],
+                        share_of_one,
+                        mean[a : a + n],
+                        mean[b : b + n],
+                        inverse[a : a + n],
+                        inverse[b : b + n],
+                        order,
+                        term,
+                    )
+                    # The earlier pixel of a pair is the later one's earlier neighbour: those go first.
+                    _gather(term, inverse[a : a + n], total[b : b + n], number[b : b + n])
+                    _gather(term, inverse[b : b + n], total[a : a + n], number[a : a + n])
+        _finish(total, number, inverse, order, out[e])
+
+
+@nb.njit(nogil=True, cache=True)
+def _scales(total, squares, share_of_one, mean, inverse):
+    for p in range(len(total)):
+        m = total[p] * share_of_one
+        variance = squares[p] * share_of_one - m * m
+        mean[p] = m
+        if not np.isfinite(variance):
+            inverse[p] = np.nan
+        elif variance > 0:
+            inverse[p] = 1.0 / np.sqrt(variance)
+        else:
+            inverse[p] = 0.0  # constant: every correlation with it is 0
+
+
+@nb.njit(nogil=True, cache=True)
+def _terms(products, share_of_one, mean_a, mean_b, inverse_a, inverse_b, order, term):
+    """What each pair adds to the sums of its two pixels; 0 where one of them is NaN."""
+    for p in range(len(products)):
+        scale = inverse_a[p] * inverse_b[p]
+        rho = (products[p] * share_of_one - mean_a[p] * mean_b[p]) * scale
+        rho = min(max(rho, -1.0), 1.0)
+        term[p] = rho if scale == scale else 0.0
+    if order == 1:
+        return
+    for p in range(len(products)):
+        if inverse_a[p] * inverse_b[p] != inverse_a[p] * inverse_b[p]:
+            continue
+        rho = term[p]
+        if order == 0:
+            term[p] = np.log(max(rho, 0.0))
+        else:
+            for _ in range(order - 1):
+                term[p] *= rho
+
+
+@nb.njit(nogil=True, cache=True)
+def _gather(term, partner, total, number):
+    for p in range(len(total)):
+        total[p] += term[p]
+        number[p] += 1.0 if partner[p] == partner[p] else 0.0
+
+
+@nb.njit(nogil=True, cache=True)
+def _finish(total, number, inverse, order, out):
+    for p in range(len(out)):
+        mean = total[p] / max(number[p], 1.0)
+        if order == 0:
+            mean = np.exp(mean) if number[p] > 0 else 0.0
+        elif order > 1:
+            mean = np.copysign(np.abs(mean) ** (1.0 / order), mean)
+        out[p] = np.float32(mean if inverse[p] == inverse[p] else np.nan)

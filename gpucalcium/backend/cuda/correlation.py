@@ -11,6 +11,8 @@ from gpucalcium.backend.cuda._launch import kernel
 THREADS = 128  # small blocks spread the few threads of a small field over more multiprocessors
 
 _add_products = kernel("correlation.cu", "add_products")
+_scales = kernel("correlation.cu", "scales")
+_images = kernel("correlation.cu", "images")
 
 
 def add_products(frames: cp.ndarray, pilot: cp.ndarray, offsets: cp.ndarray, sums: cp.ndarray) -> None:
@@ -31,5 +33,38 @@ def add_products(frames: cp.ndarray, pilot: cp.ndarray, offsets: cp.ndarray, sum
             pilot.astype(dtype, copy=False),
             offsets,
             sums,
+        ),
+    )
+
+
+def images(
+    sums: cp.ndarray, weight: float, dims: tuple[int, ...], steps: cp.ndarray, order: int, out: cp.ndarray
+) -> None:
+    """Mean correlation of each pixel with its neighbours, from sums.
+
+    As the twin says; `steps` is on the device too. Beside its arguments it takes two doubles for each pixel of
+    each image.
+    """
+    n, rows, pixels = sums.shape
+    scales = cp.empty((n, 2, pixels), "float64")
+    size = (1,) * (3 - len(dims)) + tuple(dims)
+    share_of_one = np.float64(1.0 / weight)
+    blocks = (-(-pixels // THREADS), n)
+    counts = np.int64(rows), np.int64(pixels)
+    _scales((), blocks=blocks, threads=THREADS, args=(sums, *counts, share_of_one, scales))
+    _images(
+        (),
+        blocks=blocks,
+        threads=THREADS,
+        args=(
+            sums,
+            scales,
+            *counts,
+            share_of_one,
+            *map(np.int32, size),
+            steps,
+            np.int32(len(dims)),
+            np.int32(order),
+            out,
         ),
     )
