@@ -53,7 +53,7 @@ class Output:
         self._file = file
 
     def prepare(self, frames: Array) -> Array:
-        """Frames (n, d1, d2[, d3]) on a device as they may be written too, (n, pixels), where the device does that best.
+        """Frames (n, d1, d2[, d3]) on a device as they may be written too, (n, pixels), where that is best done there.
 
         It saves the host the conversion and the transposition, and the bus the bytes of narrow dtypes.
         """
