@@ -61,7 +61,7 @@ def downscale(movie: PixelMovie, ssub: int, tsub: int, img: NDArray | None = Non
         if inverse is not None:
             small *= inverse
         for axis in range(1, small.ndim):
-            small = _block_sums(small, axis, ssub)
+            small = block_sums(small, axis, ssub)
         for phase in range(tsub):
             part = small[(phase - start) % tsub :: tsub]
             block = (start + (phase - start) % tsub) // tsub
@@ -75,7 +75,7 @@ def downscale(movie: PixelMovie, ssub: int, tsub: int, img: NDArray | None = Non
     return out
 
 
-def _block_sums(frames: Array, axis: int, factor: int) -> Array:
+def block_sums(frames: Array, axis: int, factor: int) -> Array:
     """Sums over blocks of `factor` along an axis; the last block has what there is."""
     if factor == 1:
         return frames
