@@ -6,7 +6,17 @@
 
 constexpr int MOST_ROUNDS = 1000;  // of additions; a hundred is rare
 constexpr int APART = 8;           // frames: spikes added in one round are local maxima of the gradient over this distance
-constexpr double RELATIVE = 1e-9;  // gradients below this fraction of the largest correlation count as zero
+
+// y - b less what a unit of calcium at t costs: lambda (1 - g1 - g2), at the last two samples more
+__device__ __forceinline__ double datum_of(double y, int t, int T, double g1, double g2, double b, double lambda) {
+    const int left = T - 1 - t;
+    return y - b - lambda * (1.0 - (left > 0 ? g1 : 0.0) - (left > 1 ? g2 : 0.0));
+}
+
+// The slower root of x^2 - g1 x - g2
+__device__ __forceinline__ double slower_root(double g1, double g2) {
+    return 0.5 * (g1 + sqrt(fmax(g1 * g1 + 4.0 * g2, 0.0)));
+}
 
 enum Row { H, HH, HG, CORRELATION, CALCIUM, GRADIENT, OLD, NEW, FREE, BOUND, ROWS };
 
@@ -26,10 +36,8 @@ struct Problem {
     __device__ bool may(int t) const { return allowed[t * stride] != 0; }
     __device__ int length(int i) { return (i + 1 < n ? time(i + 1) : T) - time(i); }
 
-    // y - b less what a unit of calcium at t costs: lambda (1 - g1 - g2), at the last two samples more
     __device__ double datum(int t) const {
-        const int left = T - 1 - t;
-        return static_cast<double>(y[t * stride]) - b - lambda * (1.0 - (left > 0 ? g1 : 0.0) - (left > 1 ? g2 : 0.0));
+        return datum_of(static_cast<double>(y[t * stride]), t, T, g1, g2, b, lambda);
     }
 
     // Impulse response h, sums of h_j^2 and h_j h_{j-1}, and correlations of the data with h; the largest of these
@@ -104,6 +112,17 @@ struct Problem {
         for (int u = t - APART > 0 ? t - APART : 0; u <= end; ++u)
             if (may(u) && (at(GRADIENT, u) > value || (at(GRADIENT, u) == value && u < t))) return false;
         return true;
+    }
+
+    // Start from the spikes of s, and from the calcium in c at t = 0
+    __device__ void take_up(const float* c, const float* s) {
+        for (int t = 0; t < T; ++t) {
+            const float spike = t > 0 ? s[t * stride] : c[0];
+            if (!(spike > 0.0f)) continue;
+            time(n) = t;
+            at(OLD, n++) = spike;
+        }
+        settle();
     }
 
     // Insert the allowed local maxima of the gradient (or only the largest) with spike 0
@@ -195,22 +214,23 @@ struct Problem {
 //   launch   grid ceil(K / blockDim.x), block of one warp (few traces spread over many multiprocessors)
 //   mapping  one thread per trace; it leaves when its own active set has settled
 //   arrays   y [T, K] Sample, allowed [T, K] unsigned char, g [K, 2], b, lambda [K] double, read; c, s [T, K] float,
-//            written; scratch [10, T + 2, K] double and times [T + 2, K] int
+//            written, and where `warm` read: the spikes to start from; scratch [10, T + 2, K] double and times [T + 2, K] int
 //   needs    T >= 1, y finite, roots of g real and within 0..1
 //   numbers  double; fused multiply-adds differ from the twin by rounding: the same spikes but for ties, c to 1e-6
 //   traffic  about 100 * T * K for tables and results, 40 * T * K a round; rounds are about ten
 template <typename Sample>
 __global__ void nnls_ar2(const Sample* __restrict__ y, const unsigned char* __restrict__ allowed, index_t K, int T,
                          const double* __restrict__ g, const double* __restrict__ b,
-                         const double* __restrict__ lambda, float* __restrict__ c, float* __restrict__ s,
+                         const double* __restrict__ lambda, double tolerance, bool warm, float* c, float* s,
                          double* scratch, int* times) {
     const index_t k = global_thread();
     if (k >= K) return;  // no barrier follows
     Problem<Sample> problem{y + k,  allowed + k, scratch + k, times + k, K, T, 0,
                             g[2 * k], g[2 * k + 1], b[k], lambda[k], 0.0, 0.0};
-    problem.slow = 0.5 * (problem.g1 + sqrt(fmax(problem.g1 * problem.g1 + 4.0 * problem.g2, 0.0)));
+    problem.slow = slower_root(problem.g1, problem.g2);
     problem.fast = problem.g1 - problem.slow;
-    const double smallest = RELATIVE * problem.prepare();
+    const double smallest = tolerance * problem.prepare();
+    if (warm) problem.take_up(c + k, s + k);
     bool single = false;
     for (int round = 0; round < MOST_ROUNDS; ++round) {
         problem.gradient();
@@ -227,4 +247,28 @@ __global__ void nnls_ar2(const Sample* __restrict__ y, const unsigned char* __re
         s[t * K + k] = spike && t > 0 ? static_cast<float>(problem.at(OLD, i)) : 0.0f;
         i += spike;
     }
+}
+
+// gradient_ar2<Sample>: by how much a spike at t would lower the cost of nnls_ar2 per unit; from the residual, backwards
+//   launch, mapping   as nnls_ar2
+//   arrays   y [T, K] Sample, c [T, K] float, g [K, 2], b, lambda [K] double, read; gradient [T, K] double, written
+//   needs    as nnls_ar2
+//   numbers  double; fused multiply-adds differ from the twin by rounding
+//   traffic  T * K * (sizeof(Sample) + 12)
+template <typename Sample>
+__global__ void gradient_ar2(const Sample* __restrict__ y, const float* __restrict__ c, index_t K, int T,
+                             const double* __restrict__ g, const double* __restrict__ b,
+                             const double* __restrict__ lambda, double* __restrict__ gradient) {
+    const index_t k = global_thread();
+    if (k >= K) return;  // no barrier follows
+    const double g1 = g[2 * k], g2 = g[2 * k + 1];
+    double later = 0.0, latest = 0.0;
+    for (int t = T - 1; t >= 0; --t) {
+        const double left = datum_of(static_cast<double>(y[t * K + k]), t, T, g1, g2, b[k], lambda[k]) - c[t * K + k];
+        const double now = left + g1 * later + g2 * latest;
+        latest = later;
+        later = now;
+        gradient[t * K + k] = now;
+    }
+    gradient[k] -= (g1 - slower_root(g1, g2)) * latest;
 }

@@ -51,3 +51,18 @@ def coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
     if not np.isfinite(host).all():
         raise ParameterError("g is NaN or infinite; leave it out to have it estimated")
     return np.broadcast_to(host.reshape(-1, p), (K, p)).copy()
+
+
+def checked_events(optimize_g: int) -> int:
+    """How many transients the time constants are to be fitted to, 0 for none."""
+    if optimize_g < 0:
+        raise ParameterError(
+            f"optimize_g={optimize_g}: give the number of transients to fit g to, 0 for none"
+        )
+    return int(optimize_g)
+
+
+def as_given(y: Array, *results: Array) -> tuple[Array, ...]:
+    """Results, an axis of traces first, in the kind of array `y` is; without that axis if `y` has none."""
+    single = len(shape_of(y)) == 1
+    return tuple(backend.like(y, x[0] if single else x) for x in results)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.deconvolution._signals import checked_traces, per_trace, shape_of
-from gpucalcium.errors import NotSupportedError, ParameterError
+from gpucalcium.deconvolution._refit import refit_roots
+from gpucalcium.deconvolution._signals import as_given, checked_events, checked_traces, per_trace
+from gpucalcium.errors import ParameterError
 
 LARGEST_DECAY = 0.999  # per frame: at 1 calcium would never leave and the baseline could not be told from it
 SCRATCH_PER_SAMPLE = 2 * (3 * 8 + 8) + 8  # bytes: two stacks of pools, and c and s
@@ -32,7 +33,7 @@ def constrained_oasisAR1(
     max_iter: int = 5,
     penalty: int = 1,
     s_min: float = -3,
-) -> tuple[Array, Array, Array, Array, Array]:
+) -> tuple[Array, ...]:
     """Sparsest calcium of AR(1) traces whose residual has the variance of the noise.
 
     Minimises sum_t s_t subject to |y - b - c|^2 <= sn^2 T, s_t = c_t - g c_{t-1} >= 0 (`penalty` 1), or takes
@@ -51,7 +52,7 @@ def constrained_oasisAR1(
     b_nonneg : bool
         Keep an estimated baseline at 0 or above.
     optimize_g : int
-        Refit `g` on this many large transients. Not carried out yet.
+        Fit `g` anew to this many of the largest transients (at most eight rounds). 0: keep it.
     decimate : int, frames
         Search penalty and baseline on means of this many frames (rough and, on very long traces, quicker).
     max_iter : int
@@ -75,19 +76,15 @@ def constrained_oasisAR1(
     ------
     ParameterError, ArrayShapeError
         NaN or infinite samples (named), s_min or sizes that do not fit.
-    NotSupportedError
-        ``optimize_g > 0``.
     """
-    if optimize_g:
-        raise NotSupportedError(
-            f"optimize_g={optimize_g}: refitting the decay on large transients is not carried out yet; use optimize_g=0"
-        )
     traces = checked_traces(y)
     K = len(traces)
     decay = tame_decay(per_trace(g, K, "g"), given=True)
     noise = per_trace(sn, K, "sn")
     b = None if optimize_b else np.zeros(K)
-    c, s, b, lam = solve_ar1(
+    if checked_events(optimize_g):
+        decay = refit_ar1(traces, decay, noise, b, optimize_g, b_nonneg=b_nonneg)
+    c, s, level, lam = solve_ar1(
         traces,
         decay,
         noise,
@@ -98,13 +95,12 @@ def constrained_oasisAR1(
         penalty=penalty,
         s_min=s_min,
     )
-    single = len(shape_of(y)) == 1
-    return tuple(backend.like(y, x[0] if single else x) for x in (c, s, b, decay, lam))
+    return as_given(y, c, s, level, decay, lam)
 
 
 def oasisAR1(
     y: Array, g: float | Array, lam: float | Array = 0, s_min: float | Array = 0
-) -> tuple[Array, Array]:
+) -> tuple[Array, ...]:
     """Calcium and spikes of AR(1) traces for a given penalty: minimises |c - y|^2 / 2 + lam sum_t s_t.
 
     Parameters
@@ -136,8 +132,7 @@ def oasisAR1(
         backend.wing(traces).oasis.ar1(
             traces[rows], decay[rows], zero, penalty[rows], least[rows], c[rows], s[rows]
         )
-    single = len(shape_of(y)) == 1
-    return backend.like(y, c[0] if single else c), backend.like(y, s[0] if single else s)
+    return as_given(y, c, s)
 
 
 def solve_ar1(
@@ -200,6 +195,24 @@ def _decimated_search(
     decay, theta = xp.asarray(g**k), xp.asarray(sn**2 / k * n)
     backend.wing(y).oasis.constrained_ar1(coarse, decay, theta, b, free_b, b_nonneg, steps, c, s, lam)
     lam *= xp.asarray((1 - g**k) / (1 - g))
+
+
+def refit_ar1(
+    traces: Array,
+    g: NDArray[np.float64],
+    sn: NDArray[np.float64],
+    b: NDArray[np.float64] | None,
+    events: int,
+    *,
+    b_nonneg: bool,
+) -> NDArray[np.float64]:
+    """`g` (K,) fitted anew to the `events` largest transients of traces on their device."""
+
+    def few(roots: NDArray[np.float64]) -> tuple[Array, Array]:
+        c, s, *_ = solve_ar1(traces, roots[:, 0], sn, b, b_nonneg=b_nonneg, penalty=0)
+        return c, s
+
+    return refit_roots(traces, np.stack([g, 0 * g], axis=1), b, events, few, b_nonneg=b_nonneg)[:, 0]
 
 
 def tame_decay(g: NDArray[np.float64], *, given: bool) -> NDArray[np.float64]:

@@ -35,14 +35,17 @@ def traces_of(K, T, g=(1.7, -0.71), sn=0.3, seed=0):
     return (spikes @ response(g, T).T + sn * rng.standard_normal((K, T))).astype(np.float32)
 
 
-def run(wing, y, g, lam, b=0.0, allowed=None):
+def run(wing, y, g, lam, b=0.0, allowed=None, tolerance=1e-9, start=None):
     K = len(y)
     with wing.chosen():
         traces = wing.put(y)
-        c, s = (wing.put(np.full(y.shape, np.nan, np.float32)) for _ in range(2))
+        nothing = np.full(y.shape, np.nan, np.float32)
+        c, s = (wing.put(x.copy()) for x in (start or (nothing, nothing)))
         given = (np.tile(np.asarray(g, float), (K, 1)), np.full(K, float(b)), np.full(K, float(lam)))
         mask = np.ones(y.shape, np.uint8) if allowed is None else allowed
-        backend.wing(traces).onnls.nnls_ar2(traces, *map(wing.put, given), wing.put(mask), c, s)
+        backend.wing(traces).onnls.nnls_ar2(
+            traces, *map(wing.put, given), wing.put(mask), tolerance, start is not None, c, s
+        )
         return backend.to_numpy(c), backend.to_numpy(s)
 
 
@@ -81,6 +84,33 @@ def test_spikes_stay_where_they_are_allowed(wing):
     assert s.any()
     c, s = run(wing, y, (1.7, -0.71), 0.5, allowed=np.zeros_like(allowed))
     assert not (c.any() or s.any())
+
+
+def test_any_start_leads_to_the_same_optimum(wing):
+    y = traces_of(3, 300)
+    c, s = run(wing, y, (1.7, -0.71), 1.0)
+    other = run(wing, y, (1.7, -0.71), 0.2)  # more spikes, other sizes
+    for start in ((c, s), other):
+        again = run(wing, y, (1.7, -0.71), 1.0, start=start)
+        assert_allclose(again[0], c, atol=1e-4)
+        assert_allclose(again[1], s, atol=1e-4)
+
+
+def test_a_loose_tolerance_leaves_small_gains(wing):
+    y = traces_of(2, 300)
+    exact, rough = (run(wing, y, (1.7, -0.71), 0.1, tolerance=tol)[1] for tol in (1e-9, 1e-2))
+    assert (rough > 0).sum() < (exact > 0).sum()
+
+
+@pytest.mark.parametrize("g", MODELS)
+@pytest.mark.parametrize("T", [1, 2, 40])
+def test_gradient_is_the_correlation_with_the_response(wing, g, T):
+    y, c = traces_of(2, T, g), np.abs(traces_of(2, T, g, seed=1))
+    out = wing.put(np.full((2, T), np.nan))
+    given = (np.tile(np.asarray(g, float), (2, 1)), np.full(2, 0.1), np.full(2, 0.7), c)
+    backend.wing(out).onnls.gradient_ar2(wing.put(y), *map(wing.put, given), out)
+    expected = (y.astype(float) - 0.1 - c - 0.7 * weight_of(g, T)) @ response(g, T)
+    assert_allclose(backend.to_numpy(out), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium.deconvolution import constrained_oasisAR1, oasisAR1
-from gpucalcium.errors import NotSupportedError, ParameterError
+from gpucalcium.errors import ParameterError
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_steps_are_counted(stored):
 
 def test_errors(stored):
     y = stored[1]["Y"]
-    with pytest.raises(NotSupportedError, match="optimize_g=0"):
-        constrained_oasisAR1(y, 0.9, 0.3, optimize_g=5)
+    with pytest.raises(ParameterError, match="optimize_g=-1"):
+        constrained_oasisAR1(y, 0.9, 0.3, optimize_g=-1)
     with pytest.raises(ParameterError, match="penalty=2"):
         constrained_oasisAR1(y, 0.9, 0.3, penalty=2)
     with pytest.raises(ParameterError, match="decimate=0"):

@@ -12,11 +12,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium.backend.device import threads
+from gpucalcium.backend.cpu._threads import share
 
 MOST_ROUNDS = 1000  # of additions; a hundred is rare
 APART = 8  # frames: spikes added in one round are local maxima of the gradient over this distance
-RELATIVE = 1e-9  # gradients below this fraction of the largest correlation count as zero
 H, HH, HG, W, C, GRADIENT, OLD, NEW, FREE, BOUND = range(10)  # rows of the scratch of a thread
 
 
@@ -26,34 +25,65 @@ def nnls_ar2(
     b: NDArray[np.float64],
     lam: NDArray[np.float64],
     allowed: NDArray[np.uint8],
+    tolerance: float,
+    warm: bool,
     c: NDArray[np.float32],
     s: NDArray[np.float32],
 ) -> None:
     """Calcium and spikes that minimise |y - b - c|^2 / 2 + lam sum s over s >= 0, s = 0 where not `allowed`.
 
     s_t = c_t - g_1 c_{t-1} - g_2 c_{t-2}; where t = 0 is allowed, c may start at any c_0 >= 0 that decays by the slower
-    root. y, allowed, c, s (K, T); g (K, 2) with real roots, b, lam (K,). Writes c and s, s = 0 at t = 0.
+    root. y, allowed, c, s (K, T); g (K, 2) with real roots, b, lam (K,). A gradient below `tolerance` times the largest
+    correlation of data and impulse response counts as zero. If `warm`, the search starts from the spikes in s, of which
+    all must be allowed, and the start in c. Writes c and s, s = 0 at t = 0.
     """
-    workers = max(1, min(threads(), len(y)))
-    scratch = np.empty((workers, 10, y.shape[1] + 2))
-    times = np.empty((workers, y.shape[1] + 2), np.int64)
-    _nnls_ar2(y, g, b, lam, allowed, c, s, scratch, times)
+
+    def work(first, last):
+        scratch, times = np.empty((10, y.shape[1] + 2)), np.empty(y.shape[1] + 2, np.int64)
+        _nnls_ar2(y, g, b, lam, allowed, tolerance, warm, c, s, scratch, times, first, last)
+
+    share(len(y), work)
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _nnls_ar2(y, g, b, lam, allowed, c, s, scratch, times):
-    workers = len(scratch)
-    for worker in nb.prange(workers):
-        for k in range(worker, len(y), workers):
-            _one(y[k], g[k, 0], g[k, 1], b[k], lam[k], allowed[k], c[k], s[k], scratch[worker], times[worker])
+def gradient_ar2(
+    y: NDArray,
+    g: NDArray[np.float64],
+    b: NDArray[np.float64],
+    lam: NDArray[np.float64],
+    c: NDArray[np.float32],
+    gradient: NDArray[np.float64],
+) -> None:
+    """By how much a spike at t would lower the cost of `nnls_ar2` per unit: writes `gradient` (K, T).
+
+    y, c (K, T); g (K, 2), b, lam (K,). At t = 0 the spike is one that decays by the slower root.
+    """
+    share(len(y), lambda first, last: _gradients(y, g, b, lam, c, gradient, first, last))
+
+
+@nb.njit(nogil=True, cache=True)
+def _nnls_ar2(y, g, b, lam, allowed, tolerance, warm, c, s, scratch, times, first, last):
+    for k in range(first, last):
+        _one(y[k], g[k, 0], g[k, 1], b[k], lam[k], allowed[k], tolerance, warm, c[k], s[k], scratch, times)
+
+
+@nb.njit(nogil=True, cache=True)
+def _gradients(y, g, b, lam, c, gradient, first, last):
+    for k in range(first, last):
+        _correlate_residual(y[k], g[k, 0], g[k, 1], b[k], lam[k], c[k], gradient[k])
 
 
 @nb.njit
-def _one(y, g1, g2, b, lam, allowed, c, s, x, times):
+def _one(y, g1, g2, b, lam, allowed, tolerance, warm, c, s, x, times):
     """One trace. Rows OLD and NEW of `x` hold the spikes of `times`: the feasible ones, and the least-squares ones."""
     T = len(y)
-    smallest = RELATIVE * _prepare(y, g1, g2, b, lam, x)
+    smallest = tolerance * _prepare(y, g1, g2, b, lam, x)
     n, single = 0, False
+    if warm:
+        for t in range(T):
+            if s[t] > 0 or (t == 0 and c[t] > 0):
+                times[n], x[OLD, n] = t, s[t] if t > 0 else c[t]
+                n += 1
+        n = _settle(g1, g2, T, times, n, x)
     for _ in range(MOST_ROUNDS):
         _gradient(y, g1, g2, b, lam, times, n, x)
         before = n
@@ -123,13 +153,17 @@ def _calcium(g1, g2, T, times, n, x):
 @nb.njit
 def _gradient(y, g1, g2, b, lam, times, n, x):
     """Row GRADIENT: by how much a spike at t would lower the cost, per unit; from the residual, backwards."""
-    T = len(y)
-    _calcium(g1, g2, T, times, n, x)
+    _calcium(g1, g2, len(y), times, n, x)
+    _correlate_residual(y, g1, g2, b, lam, x[C], x[GRADIENT])
+
+
+@nb.njit
+def _correlate_residual(y, g1, g2, b, lam, c, gradient):
     later = latest = 0.0
-    for t in range(T - 1, -1, -1):
-        later, latest = _datum(y, t, g1, g2, b, lam) - x[C, t] + g1 * later + g2 * latest, later
-        x[GRADIENT, t] = later
-    x[GRADIENT, 0] -= _roots(g1, g2)[1] * latest
+    for t in range(len(y) - 1, -1, -1):
+        later, latest = _datum(y, t, g1, g2, b, lam) - c[t] + g1 * later + g2 * latest, later
+        gradient[t] = later
+    gradient[0] -= _roots(g1, g2)[1] * latest
 
 
 @nb.njit

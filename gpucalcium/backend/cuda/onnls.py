@@ -11,6 +11,7 @@ THREADS = 32  # one warp a block: a few hundred traces then spread over all mult
 ROWS = 10  # of the scratch, as in the kernel
 
 _nnls_ar2 = kernel("onnls.cu", "nnls_ar2")
+_gradient_ar2 = kernel("onnls.cu", "gradient_ar2")
 
 
 def nnls_ar2(
@@ -19,15 +20,20 @@ def nnls_ar2(
     b: cp.ndarray,
     lam: cp.ndarray,
     allowed: cp.ndarray,
+    tolerance: float,
+    warm: bool,
     c: cp.ndarray,
     s: cp.ndarray,
 ) -> None:
     """Calcium and spikes that minimise |y - b - c|^2 / 2 + lam sum s over s >= 0, s = 0 where not `allowed`.
 
-    s_t = c_t - g_1 c_{t-1} - g_2 c_{t-2}. y, allowed, c, s (K, T); g (K, 2), b, lam (K,). Writes c and s.
+    s_t = c_t - g_1 c_{t-1} - g_2 c_{t-2}; where t = 0 is allowed, c may start at any c_0 >= 0 that decays by the slower
+    root. y, allowed, c, s (K, T); g (K, 2) with real roots, b, lam (K,). A gradient below `tolerance` times the largest
+    correlation of data and impulse response counts as zero. If `warm`, the search starts from the spikes in s, of which
+    all must be allowed, and the start in c. Writes c and s, s = 0 at t = 0.
     """
     K, T = y.shape
-    results = cp.empty((2, T, K), "float32")
+    results = cp.stack([c.T, s.T]) if warm else cp.empty((2, T, K), "float32")
     _nnls_ar2(
         (y.dtype,),
         blocks=-(-K // THREADS),
@@ -40,6 +46,8 @@ def nnls_ar2(
             g,
             b,
             lam,
+            np.float64(tolerance),
+            np.bool_(warm),
             results[0],
             results[1],
             cp.empty((ROWS, T + 2, K), "float64"),
@@ -47,3 +55,30 @@ def nnls_ar2(
         ),
     )
     c[...], s[...] = results[0].T, results[1].T
+
+
+def gradient_ar2(
+    y: cp.ndarray, g: cp.ndarray, b: cp.ndarray, lam: cp.ndarray, c: cp.ndarray, gradient: cp.ndarray
+) -> None:
+    """By how much a spike at t would lower the cost of `nnls_ar2` per unit: writes `gradient` (K, T).
+
+    y, c (K, T); g (K, 2), b, lam (K,). At t = 0 the spike is one that decays by the slower root.
+    """
+    K, T = y.shape
+    result = cp.empty((T, K), "float64")
+    _gradient_ar2(
+        (y.dtype,),
+        blocks=-(-K // THREADS),
+        threads=THREADS,
+        args=(
+            cp.ascontiguousarray(y.T),
+            cp.ascontiguousarray(c.T),
+            np.int64(K),
+            np.int32(T),
+            g,
+            b,
+            lam,
+            result,
+        ),
+    )
+    gradient[...] = result.T
