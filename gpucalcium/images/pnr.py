@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource, arrays, stencils
@@ -13,6 +15,7 @@ from gpucalcium.deconvolution import movie_noise
 from gpucalcium.errors import MovieShapeError, ParameterError
 from gpucalcium.images.neighbours import NeighbourCorrelations, forward_steps
 from gpucalcium.images.time_axis import open_with_time
+from gpucalcium.movies import open_movie
 from gpucalcium.movies.sources import MovieLike
 
 BORDER = "replicate"
@@ -37,7 +40,8 @@ def correlation_pnr(
     Parameters
     ----------
     Y : array-like or path, (d1, d2[, d3], T) if `swap_dim`, else (T, d1, d2[, d3]), any real dtype
-        Fluorescence. Read in chunks, three times.
+        Fluorescence. Read and filtered in chunks: once if the filtered movie, float32, takes no more than half of the
+        memory budget, else three times.
     gSig : float or one per axis, optional
         Standard deviation of a cell, pixels. None: no filter.
     center_psf : bool
@@ -70,34 +74,48 @@ def correlation_pnr(
     if len(source) < 2:
         raise MovieShapeError(f"the movie has {len(source)} frame: noise is told from peaks with 2 or more")
     filtered = _filter(gSig, center_psf, background_filter, len(source.shape) - 1)
-    mean, peak = _mean_and_peak(source, filtered)
-    noise = backend.to_numpy(movie_noise(source, noise_method="mean", transform=filtered))
-    cn = _correlation_above_noise(source, filtered, mean, NOISE_LEVELS * noise)
+    need = 4 * math.prod(source.shape)
+    keep = need <= backend.budget() // 2
+    with backend.limit(memory=backend.budget() - need * keep):
+        mean, peak, kept = _mean_and_peak(source, filtered, keep)
+        if kept is not None:
+            source, filtered = open_movie(kept), _as_it_is
+        noise = backend.to_numpy(movie_noise(source, noise_method="mean", transform=filtered))
+        cn = _correlation_above_noise(source, filtered, mean, NOISE_LEVELS * noise)
     with np.errstate(invalid="ignore"):
         pnr = np.maximum(peak - mean, 0) / np.where(noise > 0, noise, np.inf)
     pnr[np.isnan(noise)] = np.nan
     return backend.like(Y, cn), backend.like(Y, pnr)
 
 
-def _mean_and_peak(source: FrameSource, filtered: Filter) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (NaN where it is not finite) and maximum over time of the filtered movie, float32 on the host."""
+def _mean_and_peak(
+    source: FrameSource, filtered: Filter, keep: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Array | None]:
+    """Mean (NaN where it is not finite) and maximum over time of the filtered movie, float32 on the host; and, to
+    `keep`, that movie, on its device."""
     sums = NeighbourCorrelations(source.shape[1:])
     highest = np.full(source.shape[1:], -np.inf, np.float32)
+    kept: Array | None = None
 
     def add(chunk: Array) -> None:
+        nonlocal kept
         frames = filtered(chunk)
+        if keep:
+            if kept is None:
+                kept = backend.array_module(frames).empty(source.shape, "float32")
+            kept[sums.frames : sums.frames + len(frames)] = frames
         peak = backend.to_numpy(frames.max(axis=0))
         sums.add(frames)
         np.maximum(highest, peak, out=highest)
 
     _fold(source, add)
     mean = sums.mean()
-    return np.where(np.isfinite(mean), mean, np.float32(np.nan)), highest
+    return np.where(np.isfinite(mean), mean, np.float32(np.nan)), highest, kept
 
 
 def _correlation_above_noise(
-    source: FrameSource, filtered: Filter, mean: np.ndarray, threshold: np.ndarray
-) -> np.ndarray:
+    source: FrameSource, filtered: Filter, mean: NDArray[np.float32], threshold: NDArray[np.float32]
+) -> NDArray[np.float32]:
     sums = NeighbourCorrelations(source.shape[1:], forward_steps(source.shape[1:], "all"))
 
     def add(chunk: Array) -> None:
@@ -127,7 +145,7 @@ def _filter(
     if background_filter not in ("disk", "box"):
         raise ParameterError(f"background_filter={background_filter!r}: choose 'disk' or 'box'")
     if gSig is None:
-        return lambda frames: frames.astype("float32")
+        return _as_it_is
     sigma = [float(s) for s in np.broadcast_to(gSig, ndim)] if np.size(gSig) in (1, ndim) else []
     if not sigma or not all(0 < s < np.inf for s in sigma):
         raise ParameterError(f"gSig={gSig}: expected one positive number, or one for each of {ndim} axes")
@@ -137,6 +155,10 @@ def _filter(
     if background_filter == "box":
         return partial(_gaussian_minus_box, sigma=sigma, radius=radius)
     return partial(_correlate, kernel=stencils.difference_kernel(sigma, radius))
+
+
+def _as_it_is(frames: Array) -> Array:
+    return frames.astype("float32", copy=False)
 
 
 def _gaussian(frames: Array, sigma: list[float], radius: list[int]) -> Array:

@@ -62,7 +62,8 @@ def window_images(
     per_run = -(-max(window, SHORTEST_RUN) // starts.step)
     length = (min(per_run, len(starts)) - 1) * starts.step + window
     frames = slice(starts[0], starts[-1] + window)
-    for run in _runs(source, frames, length, per_run * starts.step, window, transform):
+    working = BATCH * (4 + len(steps)) * 8 * math.prod(source.shape[1:])  # sums of a batch, and their scales
+    for run in _runs(source, frames, length, per_run * starts.step, window, working, transform):
         yield from _slide(run, window, starts.step, steps, order)
 
 
@@ -142,21 +143,30 @@ def _slide(run: Array, window: int, stride: int, steps: Steps, order: int) -> It
 
 
 def _runs(
-    source: FrameSource, frames: slice, length: int, step: int, shortest: int, transform: Transform | None
+    source: FrameSource,
+    frames: slice,
+    length: int,
+    step: int,
+    shortest: int,
+    working: int,
+    transform: Transform | None,
 ) -> Iterator[Array]:
-    """Runs of `length` frames, one every `step` frames, from one reading; the last may be as short as `shortest`."""
+    """Runs of `length` frames, one every `step` frames, from one reading; the last may be as short as `shortest`.
+
+    `working`: bytes that are taken beside the frames.
+    """
     dtype = np.dtype("float32") if transform else stencils.compiled_dtype(source.dtype, wide="f8")
     frame = math.prod(source.shape[1:]) * dtype.itemsize
-    need = 2 * length * frame + BATCH * 16 * frame // dtype.itemsize * 8
+    need = 2 * length * frame + working
     if need > backend.budget() // 2:
         raise MemoryBudgetError(
             f"windows of {shortest} frames of {source.shape[1:]} are held {length} frames at a time, which "
             f"takes {size_text(need)}; half of the memory budget is {size_text(backend.budget() // 2)}. Use shorter "
             "windows, a stride of at least a window, or give more with GPUCALCIUM_MEMORY or backend.limit(memory=...)"
         )
-    working = TRANSFORM_WORKING * math.prod(source.shape[1:]) if transform else 0
+    transforming = TRANSFORM_WORKING * math.prod(source.shape[1:]) if transform else 0
     with backend.limit(memory=backend.budget() - need):
-        chunks = backend.stream(source, frames=frames, working=working)
+        chunks = backend.stream(source, frames=frames, working=transforming)
     run: Array = None
     held = 0
     for chunk in chunks:

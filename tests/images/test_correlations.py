@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
+import gpucalcium
 from gpucalcium import backend
 from gpucalcium.errors import MovieShapeError, ParameterError
 from gpucalcium.images import local_correlations, local_correlations_fft, max_correlation_image, mean_image
@@ -322,11 +323,36 @@ def test_reference_images(stored):
     assert_allclose(local_correlations(Y, False, False), stored["local_correlations_4"], atol=2e-6)
     assert_allclose(local_correlations(Y, False, False, 2), stored["local_correlations_4_order2"], atol=2e-6)
     last = np.moveaxis(Y, 0, -1)
-    # The reference's local_correlations with 8 neighbours adds two of the four diagonal terms to the wrong
-    # pixels (local_correlations_8 differs from its own _fft_8 by 0.05); local_correlations_fft is right.
     assert_allclose(local_correlations(last), stored["local_correlations_fft_8"], atol=2e-6)
     assert_allclose(local_correlations_fft(last), stored["local_correlations_fft_8"], atol=2e-6)
     assert_allclose(local_correlations_fft(Y, False, False), stored["local_correlations_fft_4"], atol=2e-6)
+
+
+def test_reference_eight_neighbours(stored, diagonals):
+    """The reference's local_correlations with 8 neighbours adds two of the four diagonal terms to the wrong pixels (it
+    differs from its own local_correlations_fft, which is right, by 0.05); with those moved it is equal."""
+    Y = stored["Y"]
+    last = np.moveaxis(Y, 0, -1)
+    expected = stored["local_correlations_8"] + diagonals(Y)
+    assert_allclose(local_correlations(Y, True, False), expected, atol=2e-6)
+    expected = stored["local_correlations_8_swapdim"] + diagonals(Y)
+    assert_allclose(local_correlations(last), expected, atol=2e-6)
+    movie = gpucalcium.movie(Y, fr=20)
+    expected = stored["movie_local_correlations"] + diagonals(Y)
+    assert_allclose(movie.local_correlations(eight_neighbours=True, swap_dim=False), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("order", [0, 2])
+def test_reference_orders_with_eight_neighbours(stored, order):
+    """Against the definition. The reference's misplaced diagonals reach it through a power or a product, so it is
+    compared where they do not reach: in the first column, all of whose pixels have their own terms."""
+    Y = stored["Y"]
+    got = local_correlations(Y, True, False, order)
+    assert_allclose(got, brute_force(Y, True, order), atol=1e-5)
+    expected = stored[f"local_correlations_8_order{order}"][:, 0]
+    known = np.isfinite(expected) & (got[:, 0] > 0)
+    assert known.any()
+    assert_allclose(got[:, 0][known], expected[known], atol=1e-5)
 
 
 def test_reference_geometric_mean(stored):
