@@ -33,6 +33,7 @@ from gpucalcium.backend.device import (
     threads,
     use,
 )
+from gpucalcium.backend.lanes import lane_count, side_by_side
 from gpucalcium.backend.stream import FrameSource, hold, pipe, retry_halved, stream
 
 
@@ -60,12 +61,14 @@ __all__ = [
     "free_memory",
     "hold",
     "is_cupy",
+    "lane_count",
     "like",
     "limit",
     "pipe",
     "probe",
     "put",
     "retry_halved",
+    "side_by_side",
     "stream",
     "threads",
     "to_numpy",

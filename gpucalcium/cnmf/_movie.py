@@ -189,22 +189,48 @@ def images_movie(images: object, hold: bool = True) -> PixelMovie:
     return PixelMovie(source, dims)
 
 
-class _Cropped(Source):
+class Cropped(Source):
     """Part of the field of view of another source."""
 
     def __init__(self, source: FrameSource, window: tuple[slice, ...]) -> None:
         shape = [len(range(n)[part]) for n, part in zip(source.shape[1:], window, strict=True)]
         name = f"part {window} of {getattr(source, 'name', 'the movie')}"
         super().__init__((len(source), *shape), source.dtype, name)
-        self._source, self._window = source, window
+        self.whole, self.window = source, window
 
     def _fill(self, wanted: range, out: NDArray) -> None:
-        frames = self._source.read(slice(wanted.start, wanted.stop, wanted.step))
-        out[:] = frames[(slice(None), *self._window)]
+        frames = self.whole.read(slice(wanted.start, wanted.stop, wanted.step))
+        out[:] = frames[(slice(None), *self.window)]
 
 
 def cropped(source: FrameSource, window: tuple[slice, ...]) -> FrameSource:
     """`source`, or the part of its field of view that `window` has."""
     if all(len(range(n)[part]) == n for n, part in zip(source.shape[1:], window, strict=True)):
         return source
-    return _Cropped(source, window)
+    return Cropped(source, window)
+
+
+class Filled(Source):
+    """Another source with values in place of its NaNs, put in on the device.
+
+    Parameters
+    ----------
+    source : FrameSource
+    values : array of the shape of a frame
+        What a NaN of each pixel becomes.
+    """
+
+    def __init__(self, source: FrameSource, values: NDArray) -> None:
+        super().__init__(source.shape, source.dtype, getattr(source, "name", "the movie"))
+        self.made_from, self._values = source, values.astype(source.dtype)
+        self.working = 2 * self.frame_bytes  # the chunk that is made, and where it is NaN
+
+    def make(self, chunk: Array, frames: range) -> Array:
+        """The frames of a range from a chunk of the other source."""
+        xp = backend.arrays.xp(chunk)
+        return xp.where(xp.isnan(chunk), backend.put(self._values), chunk)
+
+    def _fill(self, wanted: range, out: NDArray) -> None:
+        self.made_from.read(slice(wanted.start, wanted.stop, wanted.step), out)
+        missing = np.isnan(out)
+        out[missing] = np.broadcast_to(self._values, out.shape)[missing]

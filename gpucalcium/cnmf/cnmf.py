@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium.cnmf import _fit, storage
+from gpucalcium.cnmf import _fit, patches, storage
 from gpucalcium.cnmf._fit_file import fit_file
 from gpucalcium.cnmf._movie import PixelMovie, images_movie, pixel_movie
 from gpucalcium.cnmf.estimates import Estimates
@@ -184,7 +184,8 @@ class CNMF:
         NotSupportedError
             Parameters ask for patches (`rf`) or the one-photon mode, which are not there yet.
         """
-        _fit.fit(self, images, indices)
+        run = _fit.fit if self.params.get("patch", "rf") is None else patches.fit
+        run(self, images, indices)
         return self
 
     def refit(self, images: Any, dview: Any = None) -> CNMF:

@@ -72,10 +72,7 @@ def merge_components(
     ArrayShapeError
         `bl`, `c1`, `sn` or `g` do not have one entry for each component.
     """
-    A = csc_matrix(A)
-    groups = _groups(A, np.asarray(C, np.float32), thr)
-    if max_merge_area is not None:
-        groups = [group for group in groups if _area(A, group) <= max_merge_area]
+    groups = groups_to_merge(A, C, thr, max_merge_area)
     return merge_groups(A, C, R, S, groups[:mx], temporal_params, fast_merge, bl, c1, sn, g)
 
 
@@ -148,8 +145,11 @@ def _padded(g: NDArray[np.float64], p: int) -> NDArray[np.float64]:
     return np.pad(g, ((0, 0), (0, max(p - g.shape[1], 0))))
 
 
-def _groups(A: csc_matrix, C: NDArray, thr: float) -> list[NDArray[np.int64]]:
-    """Groups of two and more, the largest sum of correlations first."""
+def groups_to_merge(
+    A: Any, C: NDArray, thr: float, max_merge_area: float | None = None
+) -> list[NDArray[np.int64]]:
+    """Groups of two and more overlapping components, the largest sum of correlations first."""
+    A, C = csc_matrix(A), np.asarray(C, np.float32)
     overlap = coo_matrix(A.T @ A)
     pairs = (overlap.row < overlap.col) & (overlap.data > 0)
     first, second = overlap.row[pairs], overlap.col[pairs]
@@ -168,7 +168,10 @@ def _groups(A: csc_matrix, C: NDArray, thr: float) -> list[NDArray[np.int64]]:
     labels = connected_components(graph, directed=False)[1]
     strength = np.bincount(labels[graph.row], weights=graph.data, minlength=labels.max() + 1)
     members = [np.flatnonzero(labels == label) for label in np.argsort(-strength, kind="stable")]
-    return [group for group in members if len(group) > 1]
+    groups = [group for group in members if len(group) > 1]
+    if max_merge_area is not None:
+        groups = [group for group in groups if _area(A, group) <= max_merge_area]
+    return groups
 
 
 def _area(A: csc_matrix, group: NDArray[np.int64]) -> int:

@@ -312,7 +312,6 @@ def test_skip_refinement_and_do_merge_change_the_result(scene, fitted):
 @pytest.mark.parametrize(
     "option, words",
     [
-        ({"rf": 10}, "patches"),
         ({"method_init": "corr_pnr"}, "one-photon"),
         ({"center_psf": True}, "one-photon"),
         ({"gnb": -1}, "nothing to refine"),

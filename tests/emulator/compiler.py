@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ FLAGS = (
 SANITIZE_FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=undefined".split()
 MANY_THREADS = 200_000  # a launch of more is run under one seed
 SEEDS = 3
+_one_at_a_time = Lock()  # fibers have one scheduler, and guards are for one launch
 
 
 class KernelFault(RuntimeError):
@@ -175,9 +177,10 @@ class RawKernel:
             if isinstance(value, ndarray):
                 arrays.append((value, wants.writes))
         values = (ctypes.c_void_p * max(1, len(packed)))(*[ctypes.addressof(value) for value in packed])
-        self._under_seeds(
-            arrays, seeds(threads * int(np.prod(grid))), (*grid, *block, int(shared_mem)), values
-        )
+        with _one_at_a_time:
+            self._under_seeds(
+                arrays, seeds(threads * int(np.prod(grid))), (*grid, *block, int(shared_mem)), values
+            )
 
     def _under_seeds(self, arrays: list[tuple[ndarray, bool]], seeds: int, extents: Any, values: Any) -> None:
         """Run from the same start once per seed; the last run's results stay."""
