@@ -1,32 +1,55 @@
 // correlation.cu - sums over time for correlations of neighbouring pixels. Twin: gpucalcium/backend/cpu/correlation.py
 #include "common.cuh"
 
-// A pixel above its pilot, rounded to float32 once. 16-bit differences are exact.
-__device__ __forceinline__ float above(float y, float pilot) { return y - pilot; }
-__device__ __forceinline__ float above(double y, double pilot) { return static_cast<float>(y - pilot); }
-__device__ __forceinline__ float above(int y, int pilot) { return static_cast<float>(y - pilot); }
+// A pixel above its pilot and how such values are summed: whole numbers of 17 bits, whose products and sums are exact in
+// 64 bits and need no conversion, which would cost more than all else; others in double, rounded to float32 first, so
+// that products are exact.
+template <typename Pixel> struct Above {
+    using Total = long long;
+    static __device__ __forceinline__ int of(Pixel y, Pixel pilot) { return static_cast<int>(y) - static_cast<int>(pilot); }
+};
+template <> struct Above<float> {
+    using Total = double;
+    static __device__ __forceinline__ double of(float y, float pilot) { return y - pilot; }
+};
+template <> struct Above<double> {
+    using Total = double;
+    static __device__ __forceinline__ double of(double y, double pilot) { return static_cast<float>(y - pilot); }
+};
+
+// Where a sum starts: whole numbers are summed from 0 and added at the end, others one by one to what was there.
+__device__ __forceinline__ void begin(double& total, double before) { total = before; }
+__device__ __forceinline__ void begin(long long& total, double) { total = 0; }
+__device__ __forceinline__ double end(double total, double) { return total; }
+__device__ __forceinline__ double end(long long total, double before) {
+    return before + static_cast<double>(total);
+}
 
 // add_products<Pixel, M>: with x = float32(frames[t] - pilot), over t = 0..n-1
 //   sums[0, p] += x[p];  sums[1, p] += x[p]^2;  sums[2 + k, p] += x[p] x[p + offsets[k]], k = 0..M-1
 //   launch   grid ceil(pixels / blockDim.x), any block, no shared memory
 //   mapping  one thread per pixel, so loads coalesce; the M neighbours are in L1, where the frame's own
 //            loads of this block and the next have put them
-//   arrays   frames [n, pixels], pilot [pixels] Pixel, read; offsets [M], read; sums [2 + M, pixels] double,
-//            read and written, but for the last offsets[k] entries of row 2 + k
-//   needs    0 < offsets[k]; n * pixels may exceed 2^31
+//   arrays   frames [n, pixels], pilot [pixels] Pixel (integers of 8 or 16 bits, float or double), read; offsets [M],
+//            read; sums [2 + M, pixels] double, read and written, but for the last offsets[k] entries of row 2 + k
+//   needs    0 < offsets[k]; n * pixels may exceed 2^31; for integers n < 2^29
 //   numbers  products of float32 are exact in double, so contraction to a fused multiply-add changes nothing;
-//            added in order of t: equal to the twin bit for bit (but float32 subnormals count as zero)
-//   traffic  n * pixels * sizeof(Pixel) from DRAM + 16 * (2 + M) * pixels; 2 + M double additions a pixel, which
-//            cards with few double units do at 5e10 pixels/s: still several times what a bus delivers
+//            added in order of t: equal to the twin bit for bit (but float32 subnormals count as zero). Sums of
+//            integers are exact to 2^53
+//   traffic  n * pixels * sizeof(Pixel) from DRAM + 16 * (2 + M) * pixels. Per pixel and frame 1 + M loads from L1,
+//            1 + M multiply-adds of 32 x 32 + 64 bits (integers) or conversions to double and 2 + M double additions
+//            (others): with M = 4 on H200, where an SM gets 16 bytes from DRAM a clock, 3/4 of its bandwidth for either
 template <typename Pixel, int M>
 __global__ void add_products(const Pixel* __restrict__ frames, index_t n, index_t pixels,
                              const Pixel* __restrict__ pilot, const index_t* __restrict__ offsets,
                              double* __restrict__ sums) {
+    using Total = typename Above<Pixel>::Total;
     const index_t p = global_thread();
     if (p >= pixels) return;  // no barrier follows
     const Pixel own_pilot = pilot[p];
-    double sum = sums[p], squares = sums[pixels + p];
-    double products[M + 1];  // + 1: M may be 0
+    Total sum, squares, products[M + 1];  // + 1: M may be 0
+    begin(sum, sums[p]);
+    begin(squares, sums[pixels + p]);
     index_t partner[M + 1];
     Pixel partner_pilot[M + 1];
 #pragma unroll
@@ -34,23 +57,26 @@ __global__ void add_products(const Pixel* __restrict__ frames, index_t n, index_
         const bool inside = p + offsets[k] < pixels;
         partner[k] = inside ? p + offsets[k] : p;  // a product with itself, which is not stored
         partner_pilot[k] = pilot[partner[k]];
-        products[k] = sums[(2 + k) * pixels + p];
+        begin(products[k], sums[(2 + k) * pixels + p]);
     }
     constexpr int AHEAD = M > 8 ? 1 : 4;  // frames whose loads are under way at once, as registers allow
 #pragma unroll AHEAD
     for (index_t t = 0; t < n; ++t) {
         const Pixel* __restrict__ frame = frames + t * pixels;
-        const double x = above(frame[p], own_pilot);
+        const auto x = Above<Pixel>::of(frame[p], own_pilot);
         sum += x;
-        squares += x * x;
+        squares += static_cast<Total>(x) * x;
 #pragma unroll
-        for (int k = 0; k < M; ++k) products[k] += x * above(frame[partner[k]], partner_pilot[k]);
+        for (int k = 0; k < M; ++k)
+            products[k] += static_cast<Total>(x) * Above<Pixel>::of(frame[partner[k]], partner_pilot[k]);
     }
-    sums[p] = sum;
-    sums[pixels + p] = squares;
+    sums[p] = end(sum, sums[p]);
+    sums[pixels + p] = end(squares, sums[pixels + p]);
 #pragma unroll
-    for (int k = 0; k < M; ++k)
-        if (p + offsets[k] < pixels) sums[(2 + k) * pixels + p] = products[k];
+    for (int k = 0; k < M; ++k) {
+        const index_t at = (2 + k) * pixels + p;
+        if (p + offsets[k] < pixels) sums[at] = end(products[k], sums[at]);
+    }
 }
 
 // scales: of each pixel of n images, its mean (row 0) and 1 / standard deviation (row 1): 0 where it is constant,

@@ -94,6 +94,15 @@ def test_chunks_change_nothing_and_twins_agree():
         assert_allclose(pnr, results[0][1], rtol=1e-4)
 
 
+def test_a_filtered_movie_that_does_not_fit_is_filtered_again(wing):
+    movie = movie_of(dtype="uint16")  # 47 kB when filtered
+    kept = correlation_pnr(wing.put(movie), 2, swap_dim=False)
+    with backend.limit(memory=90_000):
+        again = correlation_pnr(wing.put(movie), 2, swap_dim=False)
+    for image, expected in zip(again, kept, strict=True):
+        assert_array_equal(backend.to_numpy(image), backend.to_numpy(expected))
+
+
 def test_time_last_is_the_default():
     movie = movie_of()
     for image, expected in zip(
