@@ -87,7 +87,8 @@ def _peers(what, movie, folder):
 
 def _suite2p(module, movie, *, nonrigid):
     settings = importlib.import_module("suite2p").default_settings()["registration"] | {"nonrigid": nonrigid}
-    return module.registration_wrapper(movie.astype(np.int16).copy(), settings=settings)
+    cpu = importlib.import_module("torch").device("cpu")
+    return module.registration_wrapper(movie.astype(np.int16).copy(), settings=settings, device=cpu)
 
 
 def _jnormcorre(module, movie, what):
