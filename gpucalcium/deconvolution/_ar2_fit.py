@@ -142,10 +142,12 @@ class AR2Fit:
         self._refit(chosen & (rank < most[:, None]))
 
     def keep_above(self, s_min: NDArray[np.float64]) -> None:
-        """Spikes of about `s_min` (one a trace) or more, refitted without penalty."""
+        """Spikes of `s_min` (one a trace) or more, refitted without penalty."""
         least = arrays.xp(self.traces).asarray(s_min)[:, None]
         for share in PRUNING:
             self._refit(self.s > share * least)
+        while bool(((self.s > 0) & (self.s < least)).any()):  # each round takes some away
+            self._refit(self.s >= least)
 
     def _refit(self, spikes: Array) -> None:
         """Calcium of the given spikes without penalty, and of what there was at t = 0."""

@@ -85,7 +85,7 @@ def constrained_oasisAR2(
     penalty : {1, 0}
         1: sum of spikes; 0: few and large spikes, refitted without penalty.
     s_min : float
-        For `penalty` 0. 0: the largest spikes, as few as reach the noise level. > 0: spikes of about this
+        For `penalty` 0. 0: the largest spikes, as few as reach the noise level. > 0: spikes of this
         size or more. < 0: of ``-s_min * sn * sqrt(1 - d)``, d the slower root.
 
     Returns
