@@ -80,7 +80,7 @@ def test_few_spikes_of_calcium_that_rises(stored, case, s_min):
         ((y - level - x) ** 2).sum(1) for level, x in ((b[:, None], c), (ref[f"{name}_b"], ref[f"{name}_c"]))
     ]
     same = mine.sum(1) <= theirs.sum(1)
-    assert (rss[0][same] < 1.02 * rss[1][same]).mean() > 0.6
+    assert (rss[0][same] > 1.02 * rss[1][same]).sum() <= 0.4 * same.sum()
 
 
 @pytest.mark.parametrize("case", ["smin0", "sminneg1", "smin05", "bl_any"])
