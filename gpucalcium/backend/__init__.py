@@ -33,7 +33,7 @@ from gpucalcium.backend.device import (
     threads,
     use,
 )
-from gpucalcium.backend.lanes import lane_count, side_by_side
+from gpucalcium.backend.lanes import lane_count, one_blas_thread, side_by_side
 from gpucalcium.backend.stream import FrameSource, hold, pipe, retry_halved, stream
 
 
@@ -64,6 +64,7 @@ __all__ = [
     "lane_count",
     "like",
     "limit",
+    "one_blas_thread",
     "pipe",
     "probe",
     "put",

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from threading import Event, Lock
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from gpucalcium.backend import device as _device
 
 STREAMS = 4  # on a GPU: enough for the kernels of one piece to fill the gaps that another leaves
@@ -66,6 +68,15 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], lanes: i
     for lane in running:
         lane.result()
     return [results[i] for i in range(len(items))]
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """BLAS without threads of its own, in all threads, until the end of a ``with`` statement.
+
+    Those of several lanes wait for each other in busy loops; and their number, which may change the last bit of a
+    product, must not follow that of the lanes.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def _lane() -> AbstractContextManager[object]:

@@ -103,7 +103,8 @@ def _run(cnmf: CNMF, part: FrameSource, path: Any) -> None:
     windows = patch_windows(dims, group["rf"], group["stride"])
     blanks = [_blank(cnmf, dims, window) for window in windows]
     source, held = _near(part)
-    with _pinned(source), backend.limit(memory=max(backend.budget() - held, 1)):
+    left = max(backend.budget() - held, 1)
+    with _pinned(source), backend.limit(memory=left), backend.one_blas_thread():
         with stage("CNMF patches", len(windows), "patches") as bar:
             if cnmf.dview is not None:
                 results = _elsewhere(cnmf.dview, source, path, part, blanks, windows, bar.update)
