@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
 
 FRAMES_FILTERED_AT_ONCE = 256
+SEED_METHODS = ("auto", "semi", "manual")
 
 
 class Found(NamedTuple):
@@ -66,9 +67,9 @@ def greedyROI(
         else the sum over all frames.
     rolling_length : int
         Frames.
-    seed_method : "auto" or (n, ndim) array
-        Where cells are: found, or given in pixels, in which case there are n. "semi" and "manual", seeds by
-        clicking, are not supported.
+    seed_method : "auto", (n, ndim) array, or ("semi", (n, ndim) array)
+        Where cells are: found, or given in pixels, in which case there are n; or first those that are given, then
+        `nr` more that are found. Bare "semi" and "manual", seeds by clicking, are not supported.
 
     Returns
     -------
@@ -83,11 +84,19 @@ def greedyROI(
     ----------
     Pnevmatikakis et al. (2016), Neuron 89:285, "Greedy initialization".
     """
+    window = rolling_length if rolling_sum else 0
+    return with_background(
+        Y, lambda frames: find_cells(frames, nr, gSig, gSiz, nIter, kernel, window, seed_method), nb
+    )
+
+
+def with_background(
+    Y: Any, find: Callable[[Array], Found], nb: int
+) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+    """A (d, K), C, centres, b (d, nb) and f of a (d1, d2[, d3], T) movie, by what `find` finds in its frames."""
     movie = time_last(Y)
     with movie.device():
-        frames = backend.hold(movie.source, np.float32)
-        window = rolling_length if rolling_sum else 0
-        found = find_cells(frames, nr, gSig, gSiz, nIter, kernel, window, seed_method)
+        found = find(backend.hold(movie.source, np.float32))
         b, f = background_nmf(found.rest, nb)
     center = centers_of_mass(found.A, movie.dims)
     return found.A.toarray(), found.C, center, movie.in_fortran_order(b), f
@@ -113,14 +122,16 @@ def find_cells(
 ) -> Found:
     """`greedyROI` on (T, d1, d2[, d3]) frames that are on the device; `window` 0 means no rolling mean."""
     dims = frames.shape[1:]
-    seeds = _given_seeds(seed_method, dims)
+    seeds = given_seeds(seed_method, dims)
+    how, _ = places_of(seed_method)
     sigma, size = per_axis(gSig, len(dims), "gSig"), per_axis(gSiz, len(dims), "gSiz")
     if nr < 0 or nIter < 1 or window < 0:
         raise ParameterError(
             f"K={nr}, nIter={nIter}, rolling_length={window}: none can be negative, nIter not 0"
         )
-    if seeds is None:
-        seeds = np.full(min(nr, int(np.prod(dims))), -1)
+    if seeds is None or how == "semi":
+        sought = np.full(min(nr, int(np.prod(dims))), -1)
+        seeds = sought if seeds is None else np.concatenate([seeds, sought])
     half = [int(s) // 2 for s in size]
     if kernel is None:
         kernel = np.ones(())
@@ -135,15 +146,28 @@ def find_cells(
     return Found(_footprints(seeds, shapes, dims, half), traces, rest)
 
 
-def _given_seeds(seed_method: Any, dims: tuple[int, ...]) -> NDArray[np.int64] | None:
-    """Pixels of seeds that are given, None if they are to be found."""
+def places_of(seed_method: Any) -> tuple[str, NDArray | None]:
+    """How seeds are chosen, "auto", "semi" or "manual", and the positions that are given, if any."""
     if isinstance(seed_method, str):
-        if seed_method.lower() == "auto":
-            return None
+        return seed_method.lower(), None
+    if len(seed_method) == 2 and isinstance(seed_method[0], str):
+        return seed_method[0].lower(), np.asarray(seed_method[1])
+    return "manual", np.asarray(seed_method)
+
+
+def given_seeds(seed_method: Any, dims: tuple[int, ...]) -> NDArray[np.int64] | None:
+    """Pixels of seeds that are given, None if they are to be found."""
+    how, places = places_of(seed_method)
+    if how not in SEED_METHODS:
+        raise ParameterError(f"seed_method={how!r} is not known; there is {', '.join(SEED_METHODS)}")
+    if how == "auto":
+        return None
+    if places is None:
         raise NotSupportedError(
-            f"seed_method={seed_method!r}: seeds by clicking are not supported; use 'auto', or an array of positions"
+            f"seed_method={how!r}: seeds by clicking are not supported; use 'auto', or give positions in pixels, "
+            "(n, ndim): an array of them for just these cells, ('semi', array) for these and K more that are found"
         )
-    at = np.asarray(seed_method).reshape(-1, len(dims)).round().astype(np.int64)
+    at = places.reshape(-1, len(dims)).round().astype(np.int64)
     if ((at < 0) | (at >= dims)).any():
         raise ParameterError(f"seed_method: a seed lies outside the field of view, {dims}")
     return np.atleast_1d(np.ravel_multi_index(tuple(at.T), dims))
@@ -199,6 +223,12 @@ def _search(
     greedy.energy(filtered, backend.put(np.arange(d)), window, values)
     greedy.search(rest, filtered, dims3, half3, kernel3, window, iterations, values, seeds, shapes, traces)
     return backend.to_numpy(seeds), backend.to_numpy(shapes), backend.to_numpy(traces)
+
+
+def boxes(seeds: NDArray[np.int64], dims: tuple[int, ...], half: Sequence[int]) -> csc_matrix:
+    """(d, n): ones in the box around each seed (position in a frame), as far as it is in the field of view."""
+    sides = int(np.prod([2 * h + 1 for h in half]))
+    return _footprints(seeds, np.ones((len(seeds), sides), np.float32), dims, half)
 
 
 def _footprints(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie
 from gpucalcium.cnmf.footprints import determine_search_location
 from gpucalcium.cnmf.hals import hals_footprints, hals_traces
-from gpucalcium.cnmf.initialization.greedy import Found
+from gpucalcium.cnmf.initialization.greedy import Found, time_last
 from gpucalcium.cnmf.merging import merge_components
+from gpucalcium.errors import ArrayShapeError
 
 DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
 SECOND_LOOKS = 2  # times that what is left is searched for cells in place of such parts
@@ -53,19 +55,61 @@ def refine_hals(
     support = csc_matrix(A)
     if bSiz is not None:
         support = determine_search_location(A, movie.dims, expandCore=np.ones((bSiz,) * len(movie.dims)))
-    both = _on_support(
+    both = on_support(
         csc_matrix(hstack([A, csc_matrix(b)])), csc_matrix(hstack([support, np.ones(b.shape, bool)]))
     )
     traces = np.vstack([C, f]).astype(np.float64)
     for _ in range(maxIter):
         traces, _ = hals_traces(movie.project(both), both.T @ both, traces, sweeps=2)
-        both = _on_support(hals_footprints(movie, both, traces, sweeps=2), both)
+        both = on_support(hals_footprints(movie, both, traces, sweeps=2), both)
     return (
         csc_matrix(both[:, :K]),
         traces[:K].astype(np.float32),
         both[:, K:].toarray().astype(np.float32),
         traces[K:].astype(np.float32),
     )
+
+
+def hals(
+    Y: Any, A: Any, C: NDArray, b: NDArray, f: NDArray, bSiz: int | None = SUPPORT_GROWTH, maxIter: int = 5
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Refine components and background by hierarchical alternating least squares.
+
+    Parameters
+    ----------
+    Y : (d1, d2[, d3], T)
+        Movie with time last.
+    A : (d, K), C : (K, T), b : (d, nb), f : (nb, T)
+        Where to start; pixels in Fortran order, `A` and `b` dense or sparse. `nb` may be 0.
+    bSiz : int, optional
+        Footprints may grow by a box of this side, pixels; None: not at all. The background may change everywhere.
+    maxIter : int
+        Iterations, of two sweeps over the traces and two over the footprints.
+
+    Returns
+    -------
+    A : (d, K), C : (K, T), b : (d, nb), f : (nb, T) float32
+
+    Raises
+    ------
+    ArrayShapeError
+        Factors that do not fit the movie or each other.
+
+    References
+    ----------
+    Cichocki & Phan (2009), IEICE Trans. Fundam. E92-A:708; Friedrich et al. (2017), Front. Neural Circuits 11:3.
+    """
+    movie = time_last(Y)
+    A, b = csc_matrix(A), csc_matrix(b).toarray()
+    C, f = np.asarray(C), np.asarray(f)
+    for left, right, names in ((A, C, "A and C"), (b, f, "b and f")):
+        if (left.shape[0], *right.shape) != (movie.d, left.shape[1], movie.T):
+            raise ArrayShapeError(
+                f"{names} have shapes {left.shape} and {right.shape}: expected ({movie.d}, K) and (K, {movie.T})"
+            )
+    with movie.device():
+        A, C, b, f = refine_hals(movie, A, C, b, f, bSiz, maxIter)
+    return A.toarray(), C, b, f
 
 
 def look_again(
@@ -139,7 +183,7 @@ def _skewness(traces: NDArray) -> NDArray[np.float64]:
     return np.divide((X**3).mean(1), spread**3, out=np.zeros(len(X)), where=spread > 0)
 
 
-def _on_support(A: csc_matrix, support: csc_matrix) -> csc_matrix:
+def on_support(A: csc_matrix, support: csc_matrix) -> csc_matrix:
     """`A` with stored zeros wherever `support` has an entry."""
     values, places = coo_matrix(A), coo_matrix(support)
     data = np.concatenate([values.data, np.zeros(places.nnz)]).astype(np.float32)
