@@ -82,9 +82,10 @@ def colours(sums: NeighbourCorrelations) -> NDArray[np.float32]:
 
 
 def _without_frame_means(frames: Array) -> Array:
-    """Frames less the mean of their finite pixels, float32; worked out in float64, so that offsets cost no digits."""
+    """Frames less the mean of their finite pixels, float32; 32- and 64-bit numbers are subtracted in float64."""
     xp = arrays.xp(frames)
-    flat = frames.reshape(len(frames), -1).astype("float64")
+    flat = frames.reshape(len(frames), -1).astype(np.result_type(frames.dtype, np.float32), copy=False)
     finite = xp.isfinite(flat)
-    mean = xp.where(finite, flat, 0.0).sum(axis=1) / xp.maximum(finite.sum(axis=1), 1)
-    return (flat - mean[:, None]).astype("float32").reshape(frames.shape)
+    total = xp.where(finite, flat, flat.dtype.type(0)).sum(axis=1, dtype="float64")
+    mean = total / xp.maximum(finite.sum(axis=1), 1)
+    return (flat - mean.astype(flat.dtype)[:, None]).astype("float32", copy=False).reshape(frames.shape)

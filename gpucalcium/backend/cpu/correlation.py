@@ -126,13 +126,19 @@ def images(
 @nb.njit(nogil=True, cache=True)
 def _images(sums, weight, dims, steps, order, first, last, out):
     pixels = sums.shape[2]
-    mean, inverse = np.empty(pixels), np.empty(pixels)
-    total, number, term = np.empty(pixels), np.empty(pixels), np.empty(dims[2])
+    mean, inverse = np.empty(pixels), np.zeros(pixels)
+    total, term = np.empty(pixels), np.empty(dims[2])
+    every, some = (
+        np.empty(pixels),
+        np.empty(pixels),
+    )  # numbers of neighbours: of all, and of those that are finite
+    _count(inverse, dims, steps, every)
     share_of_one = 1.0 / weight
     for e in range(first, last):
-        _scales(sums[e, 0], sums[e, 1], share_of_one, mean, inverse)
+        finite = _scales(sums[e, 0], sums[e, 1], share_of_one, mean, inverse)
+        if not finite:
+            _count(inverse, dims, steps, some)
         total[:] = 0
-        number[:] = 0
         for k in range(len(steps)):
             s0, s1, s2 = steps[k]
             n = dims[2] - abs(s2)
@@ -147,41 +153,60 @@ def _images(sums, weight, dims, steps, order, first, last, out):
                         mean[b : b + n],
                         inverse[a : a + n],
                         inverse[b : b + n],
-                        order,
                         term,
                     )
+                    if order != 1:
+                        _raise_terms(inverse[a : a + n], inverse[b : b + n], order, term)
                     # The earlier pixel of a pair is the later one's earlier neighbour: those go first.
-                    _gather(term, inverse[a : a + n], total[b : b + n], number[b : b + n])
-                    _gather(term, inverse[b : b + n], total[a : a + n], number[a : a + n])
-        _finish(total, number, inverse, order, out[e])
+                    _gather(term, total[b : b + n])
+                    _gather(term, total[a : a + n])
+        _finish(total, every if finite else some, inverse, order, out[e])
 
 
 @nb.njit(nogil=True, cache=True)
+def _count(inverse, dims, steps, number):
+    """Neighbours of each pixel that are not NaN."""
+    number[:] = 0
+    for s0, s1, s2 in steps:
+        offset = (s0 * dims[1] + s1) * dims[2] + s2
+        for i in range(max(0, -s0), dims[0] - max(0, s0)):
+            for j in range(max(0, -s1), dims[1] - max(0, s1)):
+                row = (i * dims[1] + j) * dims[2]
+                for a in range(row + max(0, -s2), row + dims[2] - max(0, s2)):
+                    number[a + offset] += inverse[a] == inverse[a]
+                    number[a] += inverse[a + offset] == inverse[a + offset]
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")  # no branch for a division by zero: vectors
 def _scales(total, squares, share_of_one, mean, inverse):
+    """Mean and 1 / standard deviation of each pixel (0: constant; NaN: not finite); whether all are finite."""
+    bad = 0
     for p in range(len(total)):
         m = total[p] * share_of_one
         variance = squares[p] * share_of_one - m * m
+        zero = variance - variance  # or NaN
         mean[p] = m
-        if not np.isfinite(variance):
-            inverse[p] = np.nan
-        elif variance > 0:
-            inverse[p] = 1.0 / np.sqrt(variance)
-        else:
-            inverse[p] = 0.0  # constant: every correlation with it is 0
+        inverse[p] = 1.0 / np.sqrt(variance) + zero if variance > 0 else zero
+        bad += 1 if zero != zero else 0
+    return bad == 0
 
 
 @nb.njit(nogil=True, cache=True)
-def _terms(products, share_of_one, mean_a, mean_b, inverse_a, inverse_b, order, term):
-    """What each pair adds to the sums of its two pixels; 0 where one of them is NaN."""
+def _terms(products, share_of_one, mean_a, mean_b, inverse_a, inverse_b, term):
+    """The correlation of each pair; 0 where one of its pixels is NaN."""
     for p in range(len(products)):
         scale = inverse_a[p] * inverse_b[p]
         rho = (products[p] * share_of_one - mean_a[p] * mean_b[p]) * scale
-        rho = min(max(rho, -1.0), 1.0)
+        rho = rho if rho < 1.0 else 1.0  # selections, which fill vectors, as min and max do not
+        rho = rho if rho > -1.0 else -1.0
         term[p] = rho if scale == scale else 0.0
-    if order == 1:
-        return
-    for p in range(len(products)):
-        if inverse_a[p] * inverse_b[p] != inverse_a[p] * inverse_b[p]:
+
+
+@nb.njit(nogil=True, cache=True)
+def _raise_terms(inverse_a, inverse_b, order, term):
+    """Powers of terms; for the geometric mean, their logarithms."""
+    for p in range(len(inverse_a)):
+        if inverse_a[p] != inverse_a[p] or inverse_b[p] != inverse_b[p]:
             continue
         rho = term[p]
         if order == 0:
@@ -192,16 +217,15 @@ def _terms(products, share_of_one, mean_a, mean_b, inverse_a, inverse_b, order, 
 
 
 @nb.njit(nogil=True, cache=True)
-def _gather(term, partner, total, number):
+def _gather(term, total):
     for p in range(len(total)):
         total[p] += term[p]
-        number[p] += 1.0 if partner[p] == partner[p] else 0.0
 
 
-@nb.njit(nogil=True, cache=True)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def _finish(total, number, inverse, order, out):
     for p in range(len(out)):
-        mean = total[p] / max(number[p], 1.0)
+        mean = total[p] / (number[p] if number[p] > 0 else 1.0)
         if order == 0:
             mean = np.exp(mean) if number[p] > 0 else 0.0
         elif order > 1:
