@@ -127,10 +127,14 @@ class RingModel:
         side = block_side(dims, W.shape[0])
         grid = tuple(-(-n // side) for n in dims)
         W = csr_matrix(W, dtype=np.float32).tocoo()
-        here, there = (np.stack(np.unravel_index(x, grid, order="F"), 1) for x in (W.row, W.col))
-        ring, place = np.unique(there - here, axis=0, return_inverse=True)
+        (row, column), (row_to, column_to) = (np.unravel_index(x, grid, order="F") for x in (W.row, W.col))
+        # one number for each displacement: sorting a few hundred thousand pairs would take longer than the rest
+        span = 2 * grid[1] - 1
+        key = (row_to - row + grid[0] - 1) * span + column_to - column + grid[1] - 1
+        used = np.flatnonzero(np.bincount(key, minlength=1))
+        ring = np.stack(np.divmod(used, span), 1) - np.array(grid) + 1
         weights = np.zeros((len(ring), *grid), np.float32)
-        weights[place.ravel(), here[:, 0], here[:, 1]] = W.data
+        weights[np.searchsorted(used, key), row, column] = W.data
         constant = np.asarray(b0, np.float32).ravel()
         if len(constant) == W.shape[0]:
             image = constant.reshape(grid, order="F")
@@ -279,19 +283,33 @@ class RingResidual(PixelMovie):
 
     def frames(self, working: int = 0) -> Iterator[tuple[int, Array]]:
         """(first frame, (n, d) chunk of Y - B on the device), float32."""
+        for start, y, predicted in self._predictions(working):
+            y -= predicted
+            yield start, y
+
+    def backgrounds(self) -> Iterator[tuple[int, Array]]:
+        """(first frame, (n, d) chunk of B on the device), float32."""
+        b0 = None
+        for start, _, predicted in self._predictions(0):
+            b0 = backend.put(self._model.b0.reshape(-1)) if b0 is None else b0
+            yield start, predicted + b0
+
+    def _predictions(self, working: int) -> Iterator[tuple[int, Array, Array]]:
+        """(first frame, Y - b0, B - b0) of each chunk."""
         model = self._model
-        weights = backend.put(model.weights.reshape(len(model.ring), -1))
-        steps = backend.put(model.ring @ np.array([model.weights.shape[2], 1]))
-        rows, columns = map(backend.put, self._at)
+        weights = steps = rows = columns = None
         for start, y, x in self._chunks(working):
+            if weights is None:
+                weights = backend.put(model.weights.reshape(len(model.ring), -1))
+                steps = backend.put(model.ring @ np.array([model.weights.shape[2], 1]))
+                rows, columns = map(backend.put, self._at)
             xp = backend.arrays.xp(y)
             out = xp.empty_like(x)
             backend.wing(x).ring.predict(x, weights, steps, out)
             blocks = out.reshape(len(y), *model.weights.shape[1:])
             if model.ssub > 1:
                 blocks = xp.take(xp.take(blocks, rows, axis=1), columns, axis=2)
-            y -= blocks.reshape(y.shape)
-            yield start, y
+            yield start, y, blocks.reshape(y.shape)
 
 
 def _fit_weights(chunks: _Chunks, ring: NDArray[np.int64], tsub: int) -> NDArray[np.float32]:

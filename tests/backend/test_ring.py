@@ -37,13 +37,12 @@ def weights_of(wing, frames, radius):
 
 def plain_weights(frames, ring, row, column):
     """(X_R X_R' + 1e-5 trace I)^-1 X_R x of one pixel."""
-    places = [
-        k for k, (a, b) in enumerate(ring) if (a or b) and 0 <= row + a < frames.shape[1] and 0 <= column + b < frames.shape[2]
-    ]  # fmt: skip
-    X = np.array([frames[:, row + ring[k][0], column + ring[k][1]] for k in places], float)
+    inside = np.array([row, column]) + ring
+    places = np.flatnonzero(ring.any(1) & (inside >= 0).all(1) & (inside < frames.shape[1:]).all(1))
     out = np.zeros(len(ring))
-    if not places:
+    if not len(places):
         return out
+    X = np.array([frames[:, row + ring[k][0], column + ring[k][1]] for k in places], float)
     gram = X @ X.T
     out[places] = np.linalg.solve(
         gram + RIDGE * np.trace(gram) * np.eye(len(gram)), X @ frames[:, row, column]
