@@ -72,8 +72,8 @@ def local_correlations_movie(
 
     Notes
     -----
-    "simple": sums are float64, exact on integers, and start anew at least every 128 images or every window of
-    frames, whichever is longer; on floats what an extremely bright frame leaves behind by rounding lasts no longer.
+    "simple": sums are float64, exact on integers, and start anew every 128 frames or every window, whichever is
+    longer; on floats what an extremely bright frame leaves behind by rounding lasts no longer.
     """
     if mode not in MODES:
         raise ParameterError(f"mode={mode!r}: expected one of {', '.join(MODES)}")
@@ -142,7 +142,8 @@ def local_correlations_movie_offline(
     quantil_min_baseline : float
         The percentile, 0 to 100.
     gaussian_blur : bool
-        Then blur each frame (of volumes each plane) with a Gaussian of 1 pixel, see ``movie.gaussian_blur_2D``.
+        Then blur each frame (of volumes each plane) with a Gaussian of 1 pixel, see ``movie.gaussian_blur_2D``. It
+        spreads noise to neighbours, too: correlations of 0.7 to 0.8 then mean nothing.
 
     Returns
     -------

@@ -14,11 +14,11 @@ from gpucalcium.errors import MemoryBudgetError
 from gpucalcium.images.neighbours import NeighbourCorrelations, Steps, images_of, step_offsets
 
 BATCH = 8  # images that are worked out at once: few launches, and a bounded number of sums
-SHORTEST_RUN = 128  # images from one start of the sums, at least: the first window costs as much as two more
+SHORTEST_RUN = 128  # frames from one start of the sums to the next, at least: each sums a window once more
 
 Transform = Callable[[Array], Array]
 """Frames in, frames of the same shape out, on their device."""
-TRANSFORM_WORKING = 24  # bytes a pixel of each frame that a transform may take
+TRANSFORM_WORKING = 32  # bytes a pixel of each frame that a transform may take
 
 
 def window_images(
@@ -31,9 +31,9 @@ def window_images(
 ) -> Iterator[Array]:
     """Correlation image of each window of `window` frames, from one pass over the movie.
 
-    A frame that enters is added to the sums, one that leaves is subtracted. Sums start anew, at zero, once a window of
-    frames (or 128 images) has passed: rounding does not pile up, and where a run starts depends on nothing but `starts`
-    and `window`, so chunks, threads and device do not change a bit.
+    A frame that enters is added to the sums, one that leaves is subtracted. Sums start anew, at zero, once a window
+    has passed (128 frames, if it is shorter): rounding does not pile up. Where they start depends on `starts` and
+    `window` alone, so chunks, threads and device do not change a bit.
 
     Parameters
     ----------

@@ -56,7 +56,8 @@ def correlation_image_ecobost(mov: MovieLike, chunk_size: int = 1000, dview: obj
     Returns
     -------
     rho : (d1, d2[, d3]) float32
-        As `local_correlations` with 8 neighbours, 6 in volumes. A movie of one pixel has no correlations: 0.
+        As `local_correlations` with 8 neighbours, 6 in volumes. Pixels without a signal of their own (dark, saturated)
+        are left with minus the frame means, and correlate perfectly.
     """
     source = open_with_time(mov, swap_dim=False)
     steps = planar_steps(source.shape[1:], True)

@@ -134,11 +134,11 @@ def test_twins_agree_bit_for_bit(mode):
 
 
 def test_many_starts_of_the_sums_do_not_show():
-    """Sums start anew every 128 images; on integers every image is that of its window, bit for bit."""
+    """Sums start anew every 128 frames, above another pilot: the last bits differ from those of one window alone."""
     movie = movie_of((500, 4, 5), dtype="int16")
     got = local_correlations_movie(movie, window=6, swap_dim=False)
     expected = np.stack([image(movie[s : s + 6]) for s in range(495)])
-    assert_allclose(got, expected, atol=2e-7)  # above another pilot: the last bits differ
+    assert_allclose(got, expected, atol=2e-7)
     strides = local_correlations_movie(movie, window=6, stride=5, swap_dim=False)
     assert_allclose(strides, expected[::5], atol=2e-7)
 
