@@ -23,10 +23,11 @@ from gpucalcium.cnmf.initialization import initialize_components
 from gpucalcium.cnmf.initialization.seeded import components_in_masks
 from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.cnmf.preprocessing import interpolate_missing_data
+from gpucalcium.cnmf.ring import RingModel
 from gpucalcium.cnmf.spatial import update_spatial_components
 from gpucalcium.cnmf.temporal import deconvolve_traces, residual_traces, update_temporal_components
 from gpucalcium.deconvolution import movie_noise
-from gpucalcium.errors import MovieShapeError, MovieValueError, NotSupportedError
+from gpucalcium.errors import MovieShapeError, MovieValueError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
 if TYPE_CHECKING:
@@ -50,14 +51,9 @@ MERGED_AT_ONCE = 50  # groups
 def check_supported(cnmf: CNMF) -> None:
     """Refuse, before any work, what this version does not carry out."""
     params = cnmf.params
-    if params.get("patch", "rf") is not None:
-        raise NotSupportedError(
-            "rf is set, but patches are not there yet: use rf=None (the whole field of view at once)"
-        )
-    if params.get("init", "center_psf") or params.get("init", "method_init").lower() == "corr_pnr":
-        raise NotSupportedError(
-            "center_psf / method_init='corr_pnr' ask for the one-photon mode with a ring background, which is not "
-            "there yet: use method_init='greedy_roi' and center_psf=False"
+    if params.get("init", "center_psf") and params.get("init", "method_init").lower() != "corr_pnr":
+        raise ParameterError(
+            "center_psf=True is the filter of method_init='corr_pnr' (one-photon movies): set both, or neither"
         )
     if params.get("preprocess", "compute_g"):
         raise NotSupportedError(
@@ -121,9 +117,12 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
     elif estimates.C is None:
         start_from_masks(cnmf, movie)
     done()
+    if has_ring(cnmf) and estimates.W is None:
+        fit_ring(cnmf, movie)
     if params.get("patch", "only_init"):
-        compute_residuals(cnmf, movie)
-        estimates.bl = estimates.c1 = estimates.neurons_sn = None
+        if not has_ring(cnmf):  # whose initialisation has traces deconvolved beside their background
+            compute_residuals(cnmf, movie)
+            estimates.bl = estimates.c1 = estimates.neurons_sn = None
         return
     update_spatial(cnmf, movie)
     done()
@@ -183,8 +182,40 @@ def initialize(cnmf: CNMF, movie: PixelMovie) -> None:
     """First estimates of footprints, traces and background."""
     group = cnmf.params.get_group("init")
     options = {name: group[name] for name in INIT_OPTIONS}
-    A, C, b, f, center = initialize_components(movie, sn=cnmf.estimates.sn, **options)
+    found: tuple[Any, ...] = initialize_components(
+        movie, sn=cnmf.estimates.sn, options_total=cnmf.params.groups, **options
+    )
+    A, C, b, f, center = found[:5]
     vars(cnmf.estimates).update(A=A, C=C, b=b, f=f, center=center, dims=movie.dims)
+    if len(found) > 5:  # of a one-photon movie
+        S, bl, c1, noise, g, YrA, lam, *ring = found[5]
+        vars(cnmf.estimates).update(S=S, bl=bl, c1=c1, neurons_sn=noise, g=g, YrA=YrA, R=YrA, lam=lam)
+        cnmf.estimates.W, cnmf.estimates.b0 = ring or (None, None)
+
+
+def has_ring(cnmf: CNMF) -> bool:
+    """Whether the parameters ask for the ring model as the background that is refined."""
+    init = cnmf.params.get_group("init")
+    return (
+        init["method_init"].lower() == "corr_pnr" and init["ring_size_factor"] is not None and init["nb"] == 0
+    )
+
+
+def fit_ring(cnmf: CNMF, movie: PixelMovie) -> None:
+    """The ring model of what the cells leave of the movie."""
+    init, estimates = cnmf.params.get_group("init"), cnmf.estimates
+    radius = init["ring_size_factor"] * init["gSiz"][0]
+    ring = RingModel.fit(movie, estimates.A, estimates.C, radius, int(init["ssub_B"]), dims=estimates.dims)
+    estimates.W, estimates.b0 = ring.W(), ring.b0.ravel(order="F")
+    estimates.b, estimates.f = np.zeros((movie.d, 0), np.float32), np.zeros((0, movie.T), np.float32)
+
+
+def beside_ring(estimates: Estimates, movie: PixelMovie) -> PixelMovie:
+    """The movie without its ring background if there is one, made as it is read; else the movie itself."""
+    if estimates.W is None or (estimates.f is not None and len(estimates.f)):
+        return movie
+    ring = RingModel.of(estimates.W, estimates.b0, estimates.image_size(None))
+    return ring.without_background(movie, estimates.A, estimates.C)
 
 
 def start_from_masks(cnmf: CNMF, movie: PixelMovie) -> None:
@@ -200,7 +231,7 @@ def update_spatial(cnmf: CNMF, movie: PixelMovie) -> None:
     if estimates.A.shape[1] == 0 and (estimates.f is None or len(estimates.f) == 0):
         return
     A, b, C, f = update_spatial_components(
-        movie,
+        beside_ring(estimates, movie),
         C=estimates.C,
         f=estimates.f,
         A_in=estimates.A,
@@ -219,7 +250,7 @@ def update_temporal(cnmf: CNMF, movie: PixelMovie, p: int) -> None:
     group, estimates = cnmf.params.get_group("temporal"), cnmf.estimates
     group["p"] = p
     C, A, b, f, S, bl, c1, sn, g, YrA, lam = update_temporal_components(
-        movie, estimates.A, estimates.b, estimates.C, estimates.f, **group
+        beside_ring(estimates, movie), estimates.A, estimates.b, estimates.C, estimates.f, **group
     )
     vars(estimates).update(C=C, A=A, b=b, f=f, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=YrA, R=YrA, lam=lam)
 
@@ -262,7 +293,9 @@ def compute_residuals(cnmf: CNMF, movie: PixelMovie) -> None:
     """Residual trace of each component."""
     estimates = cnmf.estimates
     both, Cf, K = _model(estimates, movie)
-    estimates.YrA = estimates.R = residual_traces(movie, both, Cf)[:K].astype(np.float32)
+    estimates.YrA = estimates.R = residual_traces(beside_ring(estimates, movie), both, Cf)[:K].astype(
+        np.float32
+    )
 
 
 def _model(estimates: Estimates, movie: PixelMovie) -> tuple[csc_matrix, NDArray[np.float64], int]:
@@ -305,7 +338,7 @@ def hals_traces(
     rows = list(range(K)) if rows is None or len(rows) == 0 else [int(k) for k in rows if k < K]
     background = list(range(K, len(Cf)))
     C, noisy = hals.hals_traces(
-        movie.project(both),
+        beside_ring(estimates, movie).project(both),
         both.T @ both,
         Cf,
         order=rows + (background if update_bck else []),
@@ -326,7 +359,7 @@ def hals_footprints(cnmf: CNMF, movie: PixelMovie, update_bck: bool, num_iter: i
     if update_bck and len(Cf) > K:
         both = csc_matrix(hstack([both[:, :K], _full(both[:, K:])]))
     updated = slice(None) if update_bck else slice(0, K)
-    both = hals.hals_footprints(movie, both, Cf, num_iter, updated)
+    both = hals.hals_footprints(beside_ring(estimates, movie), both, Cf, num_iter, updated)
     estimates.A = both[:, :K]
     if len(Cf) > K:
         estimates.b = both[:, K:] if issparse(estimates.b) else both[:, K:].toarray()

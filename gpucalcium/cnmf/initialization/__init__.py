@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,21 @@ from gpucalcium import backend
 from gpucalcium.cnmf._movie import PixelMovie
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.background import background_nmf
+from gpucalcium.cnmf.initialization.corr_pnr import SeedSearch
 from gpucalcium.cnmf.initialization.downscale import downscale, upscale_footprints, upscale_traces
-from gpucalcium.cnmf.initialization.greedy import find_cells, greedyROI, per_axis, time_last
-from gpucalcium.cnmf.initialization.refine import look_again, refine_hals
+from gpucalcium.cnmf.initialization.graph_nmf import Graph, graphNMF
+from gpucalcium.cnmf.initialization.greedy import greedyROI, per_axis, places_of, time_last
+from gpucalcium.cnmf.initialization.local import checked_options
+from gpucalcium.cnmf.initialization.methods import FACTORISATIONS, Factorisation, GreedySearch, Method
+from gpucalcium.cnmf.initialization.one_photon import (
+    OnePhoton,
+    extra_results,
+    greedyROI_corr,
+    start_one_photon,
+)
+from gpucalcium.cnmf.initialization.refine import hals
+from gpucalcium.cnmf.initialization.smoothing import Smoothing
+from gpucalcium.cnmf.initialization.sparse_nmf import sparseNMF
 from gpucalcium.errors import NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
@@ -68,7 +79,7 @@ def initialize_components(
     *,
     greedyroi_nmf_init_method: str = "nndsvdar",
     greedyroi_nmf_max_iter: int = 200,
-    snmf_l1_ratio: float = 0.0,
+    snmf_l1_ratio: float | None = None,
 ) -> tuple[csc_matrix, NDArray, Any, NDArray, NDArray]:
     """First estimate of footprints, traces and background.
 
@@ -95,13 +106,23 @@ def initialize_components(
     img : (d1, d2[, d3]), optional
         Default: the movie's mean plus the median of that.
     method_init : str
-        "greedy_roi"; the others are not there yet.
+        In upper or lower case: "greedy_roi" and "corr_pnr" look for cells one by one, the latter in one-photon
+        movies; "local_nmf" is a greedy search whose footprints are refined in a box around each;
+        "sparse_nmf" (see `sparseNMF`), "graph_nmf" (see `graphNMF`), "compressed_nmf" and "pca_ica" factorise the
+        whole movie, and find dendrites and axons as well.
     greedyroi_nmf_init_method, greedyroi_nmf_max_iter
         Start and iterations of the background factorisation, see `background_nmf`.
-    max_iter_snmf, alpha_snmf, sigma_smooth_snmf, perc_baseline_snmf, snmf_l1_ratio, remove_baseline,
-    options_local_NMF, sn, options_total, min_corr, min_pnr, ring_size_factor, center_psf, ssub_B, init_iter,
+    max_iter_snmf, sigma_smooth_snmf, perc_baseline_snmf, remove_baseline
+        Iterations, smoothing and baseline of the four factorisations, see `sparseNMF`.
+    alpha_snmf, snmf_l1_ratio
+        Penalty of "sparse_nmf", `alpha` and `l1_ratio` of `sparseNMF`; `alpha_snmf` is in the units of the movie.
     SC_kernel, SC_sigma, SC_thr, SC_normalize, SC_use_NN, SC_nnn, lambda_gnmf
-        Of other methods; "greedy_roi" does not look at them.
+        The graph of "graph_nmf", see `graphNMF`; `lambda_gnmf` is in the units of the movie, squared.
+    options_local_NMF : dict
+        Of "local_nmf", which needs it; may be empty. ``gSiz``: side of the box around a cell in pixels, default
+        twice `gSiz`; ``maxIter``: iterations of HALS, default `maxIter`.
+    sn, options_total, min_corr, min_pnr, ring_size_factor, center_psf, ssub_B, init_iter
+        Of "corr_pnr", see `greedyROI_corr`.
 
     Returns
     -------
@@ -118,55 +139,142 @@ def initialize_components(
     ParameterError
         An unknown method, or values that cannot work.
     """
-    _check_method(method_init, options_local_NMF, center_psf)
+    method = _checked_method(method_init, center_psf)
+    if method == "corr_pnr":
+        model = OnePhoton.with_options(
+            options_total,
+            ring_size_factor=ring_size_factor,
+            ssub_B=_factor(ssub_B, "ssub_B"),
+            init_iter=init_iter,
+            nb=nb,
+        )
+        search = SeedSearch(
+            gSig=tuple(per_axis(gSig, 2, "gSig")),
+            gSiz=tuple(per_axis(2 * np.asarray(gSig) + 1 if gSiz is None else gSiz, 2, "gSiz")),
+            max_number=K,
+            center_psf=center_psf,
+            min_corr=min_corr,
+            min_pnr=min_pnr,
+            bd=0,
+            seed_method=seed_method,
+        )
+        movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
+        return _one_photon(
+            movie, _factor(ssub, "ssub"), _factor(tsub, "tsub"), search, model, normalize_init, img, sn
+        )
     movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
     dims, ssub, tsub = movie.dims, _factor(ssub, "ssub"), _factor(tsub, "tsub")
     sigma = per_axis(gSig, len(dims), "gSig")
     size = per_axis([2 * int(s + 0.5) + 1 for s in sigma] if gSiz is None else gSiz, len(dims), "gSiz")
-    if normalize_init:
-        img = _brightness(movie) if img is None else np.asarray(img, np.float64)
-        if img.shape != dims:
-            raise ParameterError(f"img has shape {img.shape}, the field of view is {dims}")
+    img = _image(movie, img) if normalize_init else None
+    way: Method
+    if method in FACTORISATIONS:
+        per_unit = 1.0 if img is None else 1 / img.mean()  # penalties are given in units of the movie
+        way = Factorisation(
+            name=method,
+            smoothing=Smoothing(
+                sigma=sigma_smooth_snmf, remove_baseline=remove_baseline, percentile=perc_baseline_snmf
+            ),
+            max_iter=max_iter_snmf,
+            alpha=alpha_snmf * per_unit,
+            l1_ratio=snmf_l1_ratio,
+            graph=Graph(
+                kernel=SC_kernel,
+                sigma=SC_sigma,
+                threshold=SC_thr,
+                normalize=SC_normalize,
+                use_nn=SC_use_NN,
+                nnn=SC_nnn,
+            ),
+            graph_weight=lambda_gnmf * per_unit**2,
+        )
     else:
-        img = None
-    search = partial(
-        find_cells,
-        gSig=[s / ssub for s in sigma],
-        gSiz=[max(round(s / ssub), 1) for s in size],
-        nIter=nIter,
-        kernel=kernel,
-        window=rolling_length if rolling_sum else 0,
-    )
-    given = not isinstance(seed_method, str)
-    seeds = np.asarray(seed_method) // ssub if given else seed_method
+        boxes, rounds = None, maxIter if use_hals else None
+        if method == "local_nmf":
+            boxes, rounds = checked_options(options_local_NMF, size, maxIter, ssub)
+        how, places = places_of(seed_method)
+        way = GreedySearch(
+            gSig=[s / ssub for s in sigma],
+            gSiz=[max(round(s / ssub), 1) for s in size],
+            nIter=nIter,
+            kernel=kernel,
+            window=rolling_length if rolling_sum else 0,
+            seed_method=how if places is None else (how, places // ssub),
+            rounds=rounds,
+            boxes=boxes,
+        )
+    start = greedyroi_nmf_init_method, greedyroi_nmf_max_iter
+    return _with_background(movie, K, way, nb, start, ssub, tsub, img)
+
+
+def _with_background(
+    movie: PixelMovie,
+    K: int,
+    way: Method,
+    nb: int,
+    start: tuple[str, int],
+    ssub: int,
+    tsub: int,
+    img: NDArray | None,
+) -> tuple[csc_matrix, NDArray, Any, NDArray, NDArray]:
+    """`initialize_components` by a method with a background b f; `start`: of its factorisation."""
     with movie.device():
         frames = downscale(movie, ssub, tsub, img)
-        found = search(frames, K, seed_method=seeds)
+        frames = backend.arrays.xp(frames).nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0)
+        found = way.find(frames, K)
         small = PixelMovie(open_movie(frames), frames.shape[1:])
         if nb < 0 or nb > min(small.d, small.T):
             rest = small.in_fortran_order(backend.to_numpy(found.rest))
             return _full_size(movie, found.A, found.C, None, rest, ssub, tsub, img)
-        b, f = background_nmf(found.rest, nb, greedyroi_nmf_init_method, greedyroi_nmf_max_iter)
-        model = found.A, found.C, small.in_fortran_order(b), f
-        if use_hals:
-            model = refine_hals(small, *model, maxIter=maxIter)
-            if not given:
-                model = look_again(small, frames, model, K, search, maxIter)
+        b, f = background_nmf(found.rest, nb, *start)
+        model = way.refine(small, frames, (found.A, found.C, small.in_fortran_order(b), f), K)
     return _full_size(movie, *model, ssub, tsub, img)
 
 
-def _check_method(method: str, options_local: Any, center_psf: bool) -> None:
+def _one_photon(
+    movie: PixelMovie,
+    ssub: int,
+    tsub: int,
+    search: SeedSearch,
+    model: OnePhoton,
+    normalize_init: bool,
+    img: NDArray | None,
+    sn: NDArray | None,
+) -> tuple[Any, ...]:
+    """`initialize_components` by 'corr_pnr'; `search` is in pixels of the movie, before it is made smaller."""
+    if len(movie.dims) != 2:
+        raise NotSupportedError("corr_pnr finds cells in planes; for a volume use method_init='greedy_roi'")
+    divide = normalize_init and model.ring_size_factor is None  # a ring is fitted in the units of the movie
+    img = _image(movie, img) if divide else None
+    with movie.device():
+        small = downscale(movie, ssub, tsub, img)
+        found = start_one_photon(movie, small, ssub, tsub, search.made_smaller(ssub), model, sn)
+    A, b, f = found.cells.A, found.b, found.f
+    if img is not None:
+        scale = diags(np.asarray(img, np.float32).ravel(order="F"))
+        A = csc_matrix(scale @ A)
+        b, f = (b, scale @ f) if model.nb == -1 else (scale @ b, f)
+    return A, found.cells.C, b, f, centers_of_mass(A, movie.dims), extra_results(found)
+
+
+def _image(movie: PixelMovie, img: NDArray | None) -> NDArray[np.float64]:
+    """What pixels are divided by: `img`, or the movie's brightness."""
+    img = _brightness(movie) if img is None else np.asarray(img, np.float64)
+    if img.shape != movie.dims:
+        raise ParameterError(f"img has shape {img.shape}, the field of view is {movie.dims}")
+    return img
+
+
+def _checked_method(method: str, center_psf: bool) -> str:
+    """Name of a method in lower case."""
     name = str(method).lower()
     if name not in METHODS:
         raise ParameterError(f"method_init={method!r} is not known; there is {', '.join(METHODS)}")
-    if name == "local_nmf" and options_local is None:
-        raise ParameterError("You need to define arguments for local NMF: options_local_NMF is None")
-    if name != "greedy_roi":
-        raise NotSupportedError(f"method_init={method!r} is not there yet; this version has 'greedy_roi'")
-    if center_psf:
-        raise NotSupportedError(
-            "center_psf=True belongs to the one-photon method 'corr_pnr', which is not there yet"
+    if center_psf and name != "corr_pnr":
+        raise ParameterError(
+            "center_psf=True is the filter of method_init='corr_pnr' (one-photon movies): set both, or neither"
         )
+    return name
 
 
 def _factor(given: float, name: str) -> int:
@@ -213,4 +321,11 @@ def _full_size(
     return A, C, b, f, centers_of_mass(A, dims)
 
 
-__all__ = ["greedyROI", "initialize_components", "refine_hals"]
+__all__ = [
+    "graphNMF",
+    "greedyROI",
+    "greedyROI_corr",
+    "hals",
+    "initialize_components",
+    "sparseNMF",
+]

@@ -149,9 +149,10 @@ def greedyROI_corr(
     Y_ds : (ceil(d1 / ssub), ceil(d2 / ssub), T')
         The same averaged over blocks: what is searched. The number of frames averaged follows from the two lengths.
     max_number, gSiz, gSig, center_psf, min_corr, min_pnr, seed_method, min_pixel, bd, thresh_init
-        See `init_neurons_corr_pnr`; sizes and seeds in pixels of `Y_ds`, `min_corr` and `min_pnr` (None: 0.8, 10) as
-        for `Y`. A Gaussian spot that correlates by r over one pixel does so by r^(ssub^2) over `ssub`, and noise
-        falls with the square root of the frames averaged; by as much the bounds are moved.
+        See `init_neurons_corr_pnr`; sizes and seeds in pixels of `Y_ds`, `min_corr` (None: 0.8) as for `Y`: a
+        Gaussian spot that correlates by r over one pixel does so by r^(ssub^2) over `ssub`, and so the bound is
+        moved. `min_pnr` (None: 10) is that of the movie that is searched: to a filtered trace averaging over space
+        adds nothing, and averaging over time takes of a transient's peak nearly what it takes of the noise.
     ring_size_factor : float, optional
         Radius of the ring over `gSiz`; None: no ring model.
     nb : int
@@ -247,7 +248,6 @@ def start_one_photon(
     search = replace(
         search,
         min_corr=search.min_corr ** (ssub**2) if search.min_corr > 0 else search.min_corr,
-        min_pnr=search.min_pnr * np.sqrt(tsub),
         deconvolution=model.quick(),
     )
     if model.ring_size_factor is None:
