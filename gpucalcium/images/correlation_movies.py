@@ -12,7 +12,13 @@ from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.backend.stream import size_text
 from gpucalcium.errors import MemoryBudgetError, ParameterError
-from gpucalcium.images.correlations import checked_frames, checked_order, correlations, planar_steps
+from gpucalcium.images.correlations import (
+    checked_frames,
+    checked_order,
+    checked_whole,
+    correlations,
+    planar_steps,
+)
 from gpucalcium.images.neighbours import Steps
 from gpucalcium.images.sliding import Transform, assembled, cumulative_images, fading_images, window_images
 from gpucalcium.images.time_axis import open_with_time
@@ -79,7 +85,7 @@ def local_correlations_movie(
         raise ParameterError(f"mode={mode!r}: expected one of {', '.join(MODES)}")
     source = open_with_time(file_name, swap_dim)
     n = checked_frames(source, tot_frames, "tot_frames")
-    _check_steps(window, stride)
+    window, stride = checked_whole(window, "window"), checked_whole(stride, "stride")
     if window > n:
         raise ParameterError(f"window={window}: the movie has {n} frames; give 1 to {n}")
     starts = range(0, n - window + 1, stride)
@@ -160,9 +166,8 @@ def local_correlations_movie_offline(
     order = checked_order(order_mean)
     source = open_with_time(file_name, swap_dim)
     n = checked_frames(source, Tot_frames, "Tot_frames")
-    _check_steps(window, stride)
-    if winSize_baseline < 1:
-        raise ParameterError(f"winSize_baseline={winSize_baseline}: a window has at least one frame")
+    window, stride = checked_whole(window, "window"), checked_whole(stride, "stride")
+    winSize_baseline = checked_whole(winSize_baseline, "winSize_baseline")
     baseline.check_quantile(quantil_min_baseline, "quantil_min_baseline")
     window = min(window, n)
     starts = range(0, n - window + 1, stride)
@@ -229,8 +234,3 @@ def _blur(frames: Array) -> Array:
     along_planes = (0,) * (frames.ndim - 3)
     sigma, radius = (BLUR_SIGMA, BLUR_SIGMA, *along_planes), (BLUR_RADIUS, BLUR_RADIUS, *along_planes)
     return backend.wing(frames).filters.gaussian(frames, sigma, radius, "replicate")
-
-
-def _check_steps(window: int, stride: int) -> None:
-    if window < 1 or stride < 1:
-        raise ParameterError(f"window={window}, stride={stride}: both are at least one frame")

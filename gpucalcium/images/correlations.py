@@ -101,13 +101,13 @@ def local_correlations_fft(
     source = open_with_time(Y, swap_dim)
     steps = forward_steps(source.shape[1:], "all" if eight_neighbours else "faces")
     if rolling_window is not None:
-        n = len(source)
-        if not 1 <= rolling_window < n:
+        window, n = checked_whole(rolling_window, "rolling_window"), len(source)
+        if window >= n:
             raise ParameterError(
-                f"rolling_window={rolling_window}: the movie has {n} frames; give 1 to {n - 1}"
+                f"rolling_window={window}: the movie has {n} frames, and a window must be shorter"
             )
-        windows = range(1, n - rolling_window + 1)
-        images = window_images(source, windows, rolling_window, steps)
+        windows = range(1, n - window + 1)
+        images = window_images(source, windows, window, steps)
         return backend.like(Y, assembled(source, images, (len(windows), *source.shape[1:])))
     return backend.like(Y, correlations(source, steps).image())
 
@@ -133,10 +133,9 @@ def max_correlation_image(
     Raises
     ------
     ParameterError
-        `bin_size` below 1.
+        `bin_size` is no whole number, or below 1.
     """
-    if bin_size < 1:
-        raise ParameterError(f"bin_size={bin_size}: a bin holds at least one frame")
+    bin_size = checked_whole(bin_size, "bin_size")
     source = open_with_time(Y, swap_dim)
     steps = planar_steps(source.shape[1:], eight_neighbours)
     n, bins = len(source), max(1, round(len(source) / bin_size))
@@ -194,6 +193,7 @@ def correlations(
 
 
 def checked_order(order_mean: int) -> int:
+    """`order_mean` if it is 0 or more."""
     try:
         order = operator.index(order_mean)
     except TypeError:
@@ -203,9 +203,20 @@ def checked_order(order_mean: int) -> int:
     return order
 
 
+def checked_whole(number: int, name: str) -> int:
+    """The parameter `name` if it is a number of frames, at least 1."""
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise ParameterError(f"{name}={number}: expected a whole number of frames, 1 or more")
+    return whole
+
+
 def checked_frames(source: FrameSource, wanted: int | None, name: str) -> int:
     """How many frames of the movie the parameter `name` asks for."""
-    n = len(source) if wanted is None else operator.index(wanted)
+    n = len(source) if wanted is None else checked_whole(wanted, name)
     if not 1 <= n <= len(source):
         raise ParameterError(f"{name}={wanted}: the movie has {len(source)} frames; give 1 to {len(source)}")
     return n

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource, arrays, stencils
 from gpucalcium.deconvolution import movie_noise
-from gpucalcium.errors import MovieShapeError, ParameterError
+from gpucalcium.errors import ParameterError
 from gpucalcium.images.neighbours import NeighbourCorrelations, forward_steps
 from gpucalcium.images.time_axis import open_with_time
 from gpucalcium.movies import open_movie
@@ -56,7 +56,7 @@ def correlation_pnr(
     cn : (d1, d2[, d3]) float32
         Correlation with all neighbours (8; 26 in volumes) where values below three noise levels count as zero.
     pnr : (d1, d2[, d3]) float32
-        Highest value above the mean over time, in noise levels; 0 where there is no noise.
+        Highest value above the mean over time, in noise levels; 0 where there is no noise, and of one frame.
         Both CuPy if `Y` is CuPy, else NumPy; NaN where the filter meets a NaN or an infinity.
 
     Raises
@@ -64,15 +64,13 @@ def correlation_pnr(
     ParameterError
         `gSig` is not positive or has the wrong length; unknown `background_filter`.
     MovieShapeError
-        One frame has no noise to be told from the peak.
+        Not 3 or 4 axes, or empty.
 
     References
     ----------
     Zhou et al. (2018), eLife 7:e28728, Methods, "initialization of spatial and temporal components".
     """
     source = open_with_time(Y, swap_dim)
-    if len(source) < 2:
-        raise MovieShapeError(f"the movie has {len(source)} frame: noise is told from peaks with 2 or more")
     filtered = _filter(gSig, center_psf, background_filter, len(source.shape) - 1)
     need = 4 * math.prod(source.shape)
     keep = need <= backend.budget() // 2
@@ -80,7 +78,9 @@ def correlation_pnr(
         mean, peak, kept = _mean_and_peak(source, filtered, keep)
         if kept is not None:
             source, filtered = open_movie(kept), _as_it_is
-        noise = backend.to_numpy(movie_noise(source, noise_method="mean", transform=filtered))
+        noise = 0 * mean  # one frame has none
+        if len(source) > 1:
+            noise = backend.to_numpy(movie_noise(source, noise_method="mean", transform=filtered))
         cn = _correlation_above_noise(source, filtered, mean, NOISE_LEVELS * noise)
     with np.errstate(invalid="ignore"):
         pnr = np.maximum(peak - mean, 0) / np.where(noise > 0, noise, np.inf)

@@ -338,8 +338,8 @@ def test_offline_takes_workers_and_the_first_frames():
     "options, message",
     [
         ({"window": 41}, "window=41: the movie has 40 frames; give 1 to 40"),
-        ({"window": 0}, "window=0, stride=1: both are at least one frame"),
-        ({"stride": 0}, "window=30, stride=0: both are at least one frame"),
+        ({"window": 0}, "window=0: expected a whole number of frames, 1 or more"),
+        ({"stride": 0}, "stride=0: expected a whole number"),
         ({"tot_frames": 41}, "tot_frames=41: the movie has 40 frames"),
         ({"mode": "fast"}, "mode='fast': expected one of simple, exponential, cumulative"),
         ({"fr": 0}, "frame rate"),
@@ -353,8 +353,8 @@ def test_parameters_of_the_movie_are_checked(options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"window": 0}, "both are at least one frame"),
-        ({"Tot_frames": 0}, "Tot_frames=0: the movie has 40 frames"),
+        ({"window": 10.5}, "window=10.5: expected a whole number"),
+        ({"Tot_frames": 41}, "Tot_frames=41: the movie has 40 frames"),
         ({"order_mean": -1}, "order_mean=-1"),
         ({"winSize_baseline": 0}, "winSize_baseline=0"),
         ({"quantil_min_baseline": 101}, "quantil_min_baseline=101"),

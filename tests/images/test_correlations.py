@@ -293,11 +293,11 @@ def test_what_is_no_movie_is_refused(movie):
 def test_bins_frames_and_windows_are_checked():
     with pytest.raises(ParameterError, match="bin_size=0"):
         max_correlation_image(movie_of(), 0, swap_dim=False)
-    for wrong in (0, 41):
-        with pytest.raises(ParameterError, match=f"Tot_frames={wrong}: the movie has 40 frames"):
+    for wrong, message in ((0, "expected a whole number"), (41, "the movie has 40 frames")):
+        with pytest.raises(ParameterError, match=f"Tot_frames={wrong}: {message}"):
             mean_image(movie_of(), wrong)
-    for wrong in (0, 40):
-        with pytest.raises(ParameterError, match=f"rolling_window={wrong}: the movie has 40 frames"):
+    for wrong, message in ((0, "expected a whole number"), (40, "the movie has 40 frames")):
+        with pytest.raises(ParameterError, match=f"rolling_window={wrong}: {message}"):
             local_correlations_fft(movie_of(), swap_dim=False, rolling_window=wrong)
 
 

@@ -133,6 +133,16 @@ def test_constant_movies_have_neither_noise_nor_correlation(wing):
         assert_array_equal(backend.to_numpy(image), np.zeros((6, 7)))
 
 
+def test_one_frame_has_neither_peaks_nor_correlation(wing):
+    frame = movie_of()[:1]
+    frame[0, 0, 0] = np.nan
+    for gSig in (None, 1):
+        for image in correlation_pnr(wing.put(frame), gSig, swap_dim=False):
+            image = backend.to_numpy(image)
+            assert np.isnan(image[0, 0])
+            assert_array_equal(image[3:], 0)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("background_filter", ["disk", "box"])
@@ -155,8 +165,8 @@ def test_gSig_must_be_a_width(gSig):
 def test_what_else_is_refused():
     with pytest.raises(ParameterError, match="background_filter='ring': choose 'disk' or 'box'"):
         correlation_pnr(movie_of(), 2, swap_dim=False, background_filter="ring")
-    with pytest.raises(MovieShapeError, match="1 frame"):
-        correlation_pnr(movie_of()[:1], 2, swap_dim=False)
+    with pytest.raises(MovieShapeError, match="empty"):
+        correlation_pnr(movie_of()[:0], 2, swap_dim=False)
 
 
 def test_frames_on_a_gpu_are_worked_on_there_whatever_device_is_active(on_gpu):
