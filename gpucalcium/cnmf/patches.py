@@ -49,6 +49,7 @@ LEAST_CHANGE = (
 )
 FRAMES_LOOKED_AT = 64  # at a time
 SEARCHED_COPIES = 6  # of the small movie, float32, that a search has in memory
+TRACE_COPIES = 12  # float64, of the traces of the whole field, that their update has in memory
 ROOM_A_CELL_HAS = 2.0  # boxes of gSiz: the share of a patch that a cell has where K is None
 
 log = logging.getLogger(__name__)
@@ -114,9 +115,18 @@ def _run(cnmf: CNMF, part: FrameSource, path: Any) -> None:
         means = _tell(results, windows, pixels, dims)
         _assemble(cnmf, results, windows, pixels, dims)
         movie = images_movie(source if means is None else Filled(source, means), hold=False)
-        estimates = cnmf.estimates
-        if estimates.A.shape[1] + len(estimates.f):
-            _fit.update_temporal(cnmf, movie, cnmf.params.get("preprocess", "p"))
+        rows = cnmf.estimates.A.shape[1] + len(cnmf.estimates.f)
+        with backend.limit(memory=max(left - TRACE_COPIES * 8 * rows * movie.T, left // 4)):
+            if rows:
+                _fit.update_temporal(cnmf, movie, cnmf.params.get("preprocess", "p"))
+        _merge_again(cnmf)
+
+
+def _merge_again(cnmf: CNMF) -> None:
+    """Merge what the traces of the whole field, which are cleaner than those of patches, say is one cell."""
+    merging, before = cnmf.params.get_group("merging"), -1
+    while merging["do_merge"] and before != (before := cnmf.estimates.A.shape[1]):
+        _fit.merge(cnmf, before, True, merging["max_merge_area"])
 
 
 def _near(part: FrameSource) -> tuple[FrameSource, int]:
@@ -267,12 +277,12 @@ def _here(
     if not in_memory:
         return [work(_Job(b, Cropped(source, w), None)) for b, w in zip(blanks, windows, strict=True)]
     held = max(window_bytes(source, window) for window in windows)
-    need = _need(source, blanks[0], windows)
-    budget = backend.budget()
-    if held >= budget:
+    need, budget = _need(source, blanks[0], windows), backend.budget()
+    if need > budget:
         raise MemoryBudgetError(
-            f"a patch of {shape_of(windows[0])} takes {held / 2**20:.0f} MiB, the budget is {budget / 2**20:.0f} MiB: "
-            "use a smaller rf, in_memory=False, or give more with GPUCALCIUM_MEMORY or backend.limit(memory=...)"
+            f"work on a patch of {shape_of(windows[0])} takes {need / 2**20:.0f} MiB, the budget is "
+            f"{budget / 2**20:.0f} MiB: use a smaller rf, larger p_ssub and p_tsub, or in_memory=False, or give more "
+            "with GPUCALCIUM_MEMORY or backend.limit(memory=...)"
         )
     count = backend.lane_count(need)
     results: list[PatchResult] = []

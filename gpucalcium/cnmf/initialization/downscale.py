@@ -10,6 +10,7 @@ from scipy.sparse import csc_matrix, kron
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.cnmf._blocks import block_sums
 from gpucalcium.cnmf._movie import PixelMovie
 from gpucalcium.errors import MemoryBudgetError
 
@@ -18,9 +19,17 @@ SEARCHED_COPIES = 3  # of the small movie, float32: itself, what is left of it, 
 
 def linear_resize(small: int, n: int, factor: int) -> NDArray[np.float32]:
     """(n, small) matrix of linear interpolation between the middles of blocks of `factor`; the ends are held."""
-    middles = np.array([(i * factor + min((i + 1) * factor, n) - 1) / 2 for i in range(small)])
-    at = np.arange(n)
-    return np.stack([np.interp(at, middles, row) for row in np.eye(small)], 1).astype(np.float32)
+    return _interpolated(np.eye(small), n, factor).T
+
+
+def _interpolated(rows: NDArray, n: int, factor: int) -> NDArray[np.float32]:
+    """Rows of values at the middles of blocks of `factor`, at each of n places; the ends are held."""
+    blocks = np.arange(rows.shape[1])
+    middles = (blocks * factor + np.minimum((blocks + 1) * factor, n) - 1) / 2
+    out = np.empty((len(rows), n), np.float32)
+    for row, values in zip(out, rows, strict=True):
+        row[:] = np.interp(np.arange(n), middles, values)
+    return out
 
 
 def downscale(movie: PixelMovie, ssub: int, tsub: int, img: NDArray | None = None) -> Array:
@@ -75,26 +84,11 @@ def downscale(movie: PixelMovie, ssub: int, tsub: int, img: NDArray | None = Non
     return out
 
 
-def block_sums(frames: Array, axis: int, factor: int) -> Array:
-    """Sums over blocks of `factor` along an axis; the last block has what there is."""
-    if factor == 1:
-        return frames
-    phases = [
-        frames[tuple(slice(phase, None, factor) if a == axis else slice(None) for a in range(frames.ndim))]
-        for phase in range(min(factor, frames.shape[axis]))
-    ]
-    sums = phases[0].copy()
-    for part in phases[1:]:
-        short = tuple(slice(0, part.shape[a]) for a in range(frames.ndim))
-        sums[short] += part
-    return sums
-
-
 def upscale_traces(traces: NDArray, T: int, tsub: int) -> NDArray[np.float32]:
     """(M, ceil(T / tsub)) traces linearly interpolated to (M, T)."""
     if tsub == 1:
         return np.asarray(traces, np.float32)
-    return np.asarray(traces, np.float32) @ linear_resize(traces.shape[1], T, tsub).T
+    return _interpolated(np.asarray(traces), T, tsub)
 
 
 def upscale_footprints(A: csc_matrix, dims: tuple[int, ...], ssub: int) -> csc_matrix:
