@@ -37,6 +37,7 @@ INFORMATION_KEPT = 0.99  # of sum k^2 S(k) / N(k), which is what the variance of
 CURVATURE_KEPT = 0.999  # of sum k^2 |H(k) T(k)|, for filters that must stay orthogonal to activity
 MARGIN_SHARE, TAPER_SHARE = 0.05, 0.1  # of the side of the frame
 REACH = 1.0  # pixels that the nearest maximum may lie from where the coarse filter found the frame
+WHOLE = 1e-4  # pixels: nearer to whole ones than this is rounding, which would cost a line at the border
 NO_SIGNAL = 1e-3  # of the template's correlation with itself: below, the frame shows nothing
 
 
@@ -83,7 +84,11 @@ class Noise:
 
     @classmethod
     def measured(
-        cls, power: NDArray[np.float64], mean: NDArray[np.float64], variance: NDArray[np.float64], frames: int
+        cls,
+        power: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        variance: NDArray[np.float64],
+        frames: float,
     ) -> Noise:
         """From the frames' mean power, and the mean image and variance once they are registered.
 
@@ -231,7 +236,7 @@ class Matcher:
         raw = xp.asarray(self.bias) - shifts
         empty = (peaks < NO_SIGNAL) | (missing == self.fill.size)
         clamped = (abs(raw) > most).any(axis=1) & ~empty
-        kept = xp.clip(raw, -most, most) * ~empty[:, None]
+        kept = settled(xp.clip(raw, -most, most)) * ~empty[:, None]
         return Located(kept + np.float32(0), peaks, missing, clamped, empty)  # + 0: no negative zeros
 
     def _refined(self, frames: Array, found: Located) -> Located:
@@ -245,7 +250,7 @@ class Matcher:
         most = xp.asarray(np.array(self.bound, np.float32))
         raw = xp.where(usable[:, None], whole + rest, found.shifts)
         clamped = found.clamped | (abs(raw) > most).any(axis=1)
-        kept = xp.clip(raw, -most, most) + np.float32(0)
+        kept = settled(xp.clip(raw, -most, most)) + np.float32(0)
         return Located(kept, found.peaks, found.missing, clamped, found.empty)
 
     def _search(self, frames: Array, window: tuple[int, ...]) -> tuple[Array, Array, Array]:
@@ -253,6 +258,13 @@ class Matcher:
         return backend.wing(frames).registration.locate(
             frames, xp.asarray(self.fill), self.offset, xp.asarray(self.kernel), window
         )
+
+
+def settled(shifts: Array) -> Array:
+    """Displacements that are whole pixels but for rounding, made whole."""
+    xp = backend.arrays.xp(shifts)
+    nearest = xp.round(shifts)
+    return xp.where(abs(shifts - nearest) < WHOLE, nearest, shifts)
 
 
 def _rolled(frames: Array, shifts: Array) -> Array:

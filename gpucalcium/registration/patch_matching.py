@@ -16,7 +16,7 @@ from scipy.ndimage import correlate
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, fourier
-from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise, multiplicity
+from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise, multiplicity, settled
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
@@ -137,7 +137,7 @@ class PatchMatcher:
             *(xp.asarray(x) for x in (learned.within, learned.at_centres, learned.limit)),
         )
         beyond = ((abs(apart) > most) & (most > 0)).any(axis=2).any(axis=1)
-        field = whole.shifts[:, None, :] + xp.clip(apart, -most, most) * ~whole.empty[:, None, None]
+        field = settled(whole.shifts[:, None, :] + xp.clip(apart, -most, most) * ~whole.empty[:, None, None])
         return LocatedPatches(
             whole.shifts,
             whole.peaks,

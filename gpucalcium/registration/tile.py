@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array
 from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
+from gpucalcium.registration.activity import white_level
 from gpucalcium.registration.apply import displace, displace_field, shift_tiles, tiles_of
-from gpucalcium.registration.matching import Matcher, Noise
+from gpucalcium.registration.matching import Matcher, Noise, isotropic, wave_number
 from gpucalcium.registration.patch_helpers import border_of
 from gpucalcium.registration.patch_matching import PatchMatcher
 from gpucalcium.registration.patches import PatchGrid
@@ -22,6 +23,7 @@ from gpucalcium.registration.rigid import RigidParams, check_bound
 from gpucalcium.registration.template import SAMPLE, mean_power, whole
 
 Ints = Sequence[int]
+FEWEST = 2.0  # frames in a template: where it is as noisy as one, all that it shows would count as noise
 
 
 class TileResult(NamedTuple):
@@ -59,8 +61,8 @@ def tile_and_correct(
     """Register one frame to a template, patch by patch.
 
     The frame is found as a whole, then each patch near it, by matched filters (docs/theory/registration.md) that take
-    what the frame holds beside the template for noise. `register_piecewise` does the same for a movie, and knows its
-    noise better.
+    what the frame holds beside the template for noise; how much of that the template itself has is seen by its finest
+    structure. `register_piecewise` does the same for a movie, and knows its noise better.
 
     Parameters
     ----------
@@ -192,6 +194,16 @@ def tile_and_correct_3d(
     )
 
 
+def _frames_averaged(own: NDArray[np.float64], noise: Noise, shape: tuple[int, ...]) -> float:
+    """Of how many frames a template of power `own` is the mean, by what is left of their noise at its high end.
+
+    Taken for structure, that would be found in every frame that the template was made from, and in none besides.
+    """
+    radius = wave_number(shape)
+    left, single = white_level(isotropic(own, shape), radius), white_level(noise.spectrum, radius)
+    return float(np.clip(single / left, FEWEST, SAMPLE)) if left > 0 else float(SAMPLE)
+
+
 def _finder(frames: Array, template: ArrayLike | Array, params: PiecewiseParams) -> PatchMatcher:
     """The template's filters, for the noise of one frame: what it has more than the template, at each frequency."""
     image = np.asarray(backend.to_numpy(template), np.float32)
@@ -207,8 +219,10 @@ def _finder(frames: Array, template: ArrayLike | Array, params: PiecewiseParams)
     image = whole(image)
     bound, high_pass = check_bound(frames, params.rigid.max_shifts), params.rigid.high_pass()
     centred = image.astype(np.float64) - image.mean(dtype=np.float64)
-    power = np.maximum(mean_power(frames, image), mean_power(backend.put(image[None]), image))
+    own = mean_power(backend.put(image[None]), image)
+    power = np.maximum(mean_power(frames, image), own)
     noise = Noise.measured(power, centred, np.zeros(shape), SAMPLE)
+    noise = Noise.measured(power, centred, np.zeros(shape), _frames_averaged(own, noise, shape))
     rigid = Matcher.make(image, bound, noise, high_pass)
     grid = PatchGrid.make(shape, params.strides, params.overlaps)
     return PatchMatcher.make(rigid, grid, params.deviation(), noise, high_pass)

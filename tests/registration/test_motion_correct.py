@@ -218,6 +218,13 @@ def test_short_movies_and_few_passes(T, niter_rig):
     assert saved(mc).shape == (T, *SCENE.movie.shape[1:])
 
 
+def test_a_still_movie_loses_no_line():
+    mc = corrected(np.repeat(SCENE.movie[:1], 30, axis=0))
+    assert mc.border_to_0 == 0
+    assert_array_equal(mc.shifts_rig, 0)
+    assert np.isfinite(mc.registered_movie().read(slice(None))).all()
+
+
 def test_motion_correct_rigid_needs_no_min_mov():
     mc = MotionCorrect(SOME, pw_rigid=True).motion_correct_rigid(save_movie=True)
     assert mc.min_mov == SOME.min()

@@ -201,6 +201,16 @@ def test_short_movies(T):
     assert np.isfinite(saved(mc)).all()
 
 
+@pytest.mark.parametrize("parameters", [{}, {"shifts_opencv": False}, {"gSig_filt": 3}], ids=str)
+def test_one_frame_stays_as_it_is(parameters):
+    mc = corrected(MOVIE[:1], **parameters)
+    assert not np.any(mc.x_shifts_els)
+    assert not np.any(mc.y_shifts_els)
+    assert mc.shifts_rig == [(0.0, 0.0)]
+    assert mc.border_to_0 == 0
+    assert_allclose(mc.registered_movie().read(slice(None)), MOVIE[:1], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("shape", "parameters", "patches"),
     [

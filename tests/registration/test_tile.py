@@ -76,30 +76,35 @@ def test_frames_that_move_as_a_whole(wing, nonrigid, shifts_opencv):
     assert_array_equal(np.isnan(backend.to_numpy(found.image)), expected)
 
 
+VOLUMES = {"strides": (16, 16, 6), "overlaps": (8, 8, 2), "max_shifts": (4, 4, 2), "shifts_opencv": True}
+
+
+def test_volumes_as_a_whole(wing, reference):
+    """The template is the median of few, dim frames: their noise in it must not pull them to where they were."""
+    movie, template = reference.inputs("motion")[2], reference.load("motion")["bin_median_3d"]
+    frames = range(0, 30, 5)
+    found = [
+        tile_and_correct_3d(
+            wing.put(movie["Y"][t]), wing.put(template), **VOLUMES, max_deviation_rigid=0
+        ).shifts
+        for t in frames
+    ]
+    off = np.array(found) + movie["shifts"][frames]
+    assert (np.sqrt(((off - off.mean(0)) ** 2).mean(0)) < (0.2, 0.25, 0.1)).all()  # all 30: 0.14, 0.20, 0.04
+
+
 @pytest.mark.parametrize("case", ["rigid", "pw"])
 def test_volumes(wing, reference, case):
     volume, stored = reference.inputs("motion")[2]["Y"][2], reference.load("motion")
     template = stored["bin_median_3d"]
-    found = tile_and_correct_3d(
-        wing.put(volume),
-        wing.put(template),
-        (16, 16, 6),
-        (8, 8, 2),
-        (4, 4, 2),
-        max_deviation_rigid=0 if case == "rigid" else 2,
-        shifts_opencv=True,
-        border_nan="copy",
-    )
-    expected = stored[f"tile_and_correct_3d_{case}_shifts"]
-    assert found.shifts.shape == expected.shape
-    if case == "rigid":  # stored: on a grid of 0.1 pixels, of a circular correlation that pulls to zero
-        assert_allclose(found.shifts, expected, atol=0.25)
+    options = VOLUMES | {"max_deviation_rigid": 0 if case == "rigid" else 2, "border_nan": "copy"}
+    found = tile_and_correct_3d(wing.put(volume), wing.put(template), **options)
+    assert found.shifts.shape == stored[f"tile_and_correct_3d_{case}_shifts"].shape
+    if case == "pw":  # the recording moves as a whole
+        assert np.abs(found.shifts - found.shifts.mean(axis=0)).max() < 0.35
     moved, theirs = backend.to_numpy(found.image), stored[f"tile_and_correct_3d_{case}_img"]
-    assert np.corrcoef(moved.ravel(), theirs.ravel())[0, 1] > 0.9
-    assert (
-        np.corrcoef(moved.ravel(), template.ravel())[0, 1]
-        >= np.corrcoef(theirs.ravel(), template.ravel())[0, 1]
-    )
+    like = [np.corrcoef(x.ravel(), template.ravel())[0, 1] for x in (moved, theirs)]
+    assert like[0] >= like[1]
 
 
 @pytest.mark.parametrize("shifts_opencv", [True, False])
