@@ -192,6 +192,67 @@ def test_twins_find_the_same_spikes(dtype):
         assert_allclose(other[0], greedies[0][0], atol=1e-5)
 
 
+@pytest.mark.parametrize("T", [512, 513, 1500, 8191, 8192, 8193, 20011])
+@pytest.mark.parametrize("free", [True, False])
+def test_segments_of_long_traces_end_at_the_sequential_solution(wing, T, free):
+    """`ar1` walks a trace from end to end; at the level that the search found it has the same pools."""
+    K = 2
+    y = traces_of(K, T, g=0.95, rate=0.02)
+    g, sn = np.full(K, 0.95), np.full(K, 0.2)
+    c, s, b, lam = run(wing, y, g, sn, b=None if free else np.full(K, 0.45))
+    rss = ((y.astype(float) - b[:, None] - c) ** 2).sum(1)
+    assert_allclose(rss, 0.04 * T, rtol=1e-4)
+    with wing.chosen():
+        traces, given = wing.put(y), [wing.put(x) for x in (g, b, lam, np.zeros(K))]
+        whole = [wing.put(np.empty((K, T), np.float32)) for _ in range(2)]
+        backend.wing(traces).oasis.ar1(traces, *given, *whole)
+    assert_allclose(c, backend.to_numpy(whole[0]), atol=1e-6)
+    assert_allclose(s, backend.to_numpy(whole[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("T", [2500, 20_000])
+@pytest.mark.parametrize("kind", ["falling", "rising", "zero", "late"])
+def test_pools_that_span_segments(wing, kind, T):
+    """One pool of many segments, none at all, and calcium that begins after segments of nothing."""
+    t = np.arange(T)
+    y = {
+        "falling": 50 * 0.999**t,
+        "rising": 0.01 * t,
+        "zero": -1 + 0 * t,
+        "late": np.where(t < 0.84 * T, -0.2, 5 * 0.99 ** (t - 0.84 * T)),
+    }[kind][None] + 0.1 * np.random.default_rng(0).standard_normal((1, T))
+    for g, lam in ((0.999, 0.0), (0.9, 0.0), (0.99, 1.0)):
+        c, _ = plain(wing, y, np.full(1, g), np.full(1, lam), np.zeros(1))
+        theta = ((y - c) ** 2).sum()
+        if not c.any():
+            continue
+        found, s, _, level = run(wing, y, np.full(1, g), np.sqrt([theta / T]), b=np.zeros(1), max_iter=1000)
+        assert_allclose(found, c, atol=5e-3 * c.max())  # the residual is met to 1e-5, calcium less well
+        again, _ = plain(wing, y, np.full(1, g), level, np.zeros(1))
+        assert_allclose(found, again, atol=1e-6 * c.max())
+        assert (s >= 0).all()
+
+
+def test_threads_share_segments_and_change_no_bit(monkeypatch):
+    y = traces_of(2, 70_001, g=0.95, rate=0.02)
+    results = []
+    for threads in ("1", "3"):  # traces one by one; segments of each
+        monkeypatch.setenv("GPUCALCIUM_THREADS", threads)
+        results.append(run(wings_present()[0], y, np.full(2, 0.95), np.full(2, 0.2)))
+    for a, b in zip(*results, strict=True):
+        assert_array_equal(a, b)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 0.98), st.integers(500, 3000), st.floats(0.1, 1))
+def test_segments_of_any_trace(seed, g, T, sn):
+    y = np.random.default_rng(seed).standard_exponential((1, T)).astype(np.float32)
+    results = [run(wing, y, np.array([g]), np.array([sn])) for wing in wings_present()]
+    for c, _, b, _ in results[1:]:
+        assert_allclose(c, results[0][0], atol=1e-4)
+        assert_allclose(b, results[0][2], atol=1e-4)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0, 0.98), st.integers(1, 150), st.floats(0.01, 3))
 def test_any_trace_ends_at_the_target_or_at_a_bound(seed, g, T, sn):

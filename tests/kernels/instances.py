@@ -44,8 +44,8 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         for name in ("store", "turn")
     },
     "nnls.cu": {"lasso": [()], "nnls_l0": [()]},
+    "oasis_search.cu": {"constrained_ar1": [("float32",), ("float64",)]},
     "oasis.cu": {
-        "constrained_ar1": [("float32",), ("float64",)],
         "ar1": [("float32",), ("float64",)],
         "greedy_ar1": [("float32",), ("float64",)],
         "take_start": [()],

@@ -12,13 +12,21 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucalcium.backend.cpu._pools import (
+    DONE,
+    FIELDS,
+    LAM,
+    ORIGIN,
+    PASS,
+    SEGMENT,
+    B,
+    conclude,
+    work,
+)
+from gpucalcium.backend.cpu._threads import share
 from gpucalcium.backend.device import threads
 
-TOLERANCE = 1e-5  # of the residual sum of squares against its target
-TAIL_ROUNDS = 4  # of lambda against baseline; each shrinks the difference by about 1 / (T (1 - g))
-MOST_TRIALS = 60  # of the search: halving alone would settle the target to 1e-18
-START_PERCENTILE, START_SAMPLES, START_ROUNDS = 0.15, 512, 12
-MOST_LOWERINGS = 12  # doublings of the step below the smallest sample
+FEW_SEGMENTS = 8  # of a trace: fewer are done before threads have met as often as a search has passes
 
 
 def constrained_ar1(
@@ -35,10 +43,33 @@ def constrained_ar1(
 ) -> None:
     """Least sum of spikes with residual sum of squares theta: writes c, s, lam and, if `free_b`, b.
 
-    y, c, s (K, T); g in [0, 1), theta, b, lam (K,). At most `max_iter` accepted steps of the search.
+    y, c, s (K, T); g in [0, 1), theta, b, lam (K,). At most `max_iter` accepted steps of the search. Threads share
+    traces, or the segments of one long trace at a time; which of the two changes no bit.
     """
-    scratch, starts = _scratch(y)
-    _constrained_ar1(y, g, theta, b, free_b, b_nonneg, max_iter, c, s, lam, scratch, starts)
+    if len(y) >= threads() or y.shape[1] < FEW_SEGMENTS * SEGMENT:
+
+        def some(first: int, last: int) -> None:
+            room = _workspace(y)
+            _constrained_ar1(y, g, theta, b, free_b, b_nonneg, max_iter, c, s, lam, room, first, last)
+
+        share(len(y), some)
+        return
+    for k in range(len(y)):
+        search = (y[k], g[k], theta[k], b[k], free_b, b_nonneg, max_iter, c[k], s[k])
+        b[k], lam[k] = _by_all_threads(*search, *_workspace(y))
+
+
+def _by_all_threads(
+    y, g, theta, b, free_b, b_nonneg, max_iter, c, s, search, ends, parts, pools, starts
+) -> tuple[float, float]:
+    """Baseline and penalty of one trace whose segments threads share."""
+    while search[PASS] != DONE:
+        share(
+            len(parts),
+            lambda first, last: _segments(y, g, search, ends, parts, pools, starts, c, s, first, last),
+        )
+        conclude(y, g, theta, b, free_b, b_nonneg, max_iter, search, ends, parts, pools, starts)
+    return search[B] + search[ORIGIN], search[LAM]
 
 
 def ar1(
@@ -51,8 +82,12 @@ def ar1(
     s: NDArray[np.float32],
 ) -> None:
     """Calcium and spikes of y - b for penalty `lam` and smallest spike `s_min`, all (K,); writes c, s (K, T)."""
-    scratch, starts = _scratch(y)
-    _ar1(y, g, b, lam, s_min, c, s, scratch, starts)
+    T = y.shape[1]
+
+    def work(first, last):
+        _ar1(y, g, b, lam, s_min, c, s, np.empty((3, T)), np.empty(T, np.int64), first, last)
+
+    share(len(y), work)
 
 
 def greedy_ar1(
@@ -67,242 +102,52 @@ def greedy_ar1(
 
     Overwrites c and s (K, T).
     """
-    scratch, starts = _scratch(y)
-    _greedy_ar1(y, g, theta, b, c, s, scratch, starts)
+    T = y.shape[1]
+
+    def work(first, last):
+        _greedy_ar1(y, g, theta, b, c, s, np.empty((2, T)), np.empty(T, np.int64), first, last)
+
+    share(len(y), work)
 
 
-def _scratch(y):
-    """Two stacks of pools for each thread: v, w, g^l as float64, and start times."""
-    workers = max(1, min(threads(), len(y)))
-    return np.empty((workers, 2, 3, y.shape[1])), np.empty((workers, 2, y.shape[1]), np.int64)
+def _workspace(y):
+    """What a search knows, ends and sums of segments, and two stacks of pools: v, w, g^l, and start times."""
+    T = y.shape[1]
+    segments = -(-T // SEGMENT)
+    stacks = np.empty((2, 3, T)), np.empty((2, T), np.int64)
+    return np.zeros(FIELDS), np.zeros((2, segments, 2), np.int64), np.zeros((segments, 4)), *stacks
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _constrained_ar1(y, g, theta, b, free_b, b_nonneg, max_iter, c, s, lam, scratch, starts):
-    workers = len(scratch)
-    for worker in nb.prange(workers):
-        for k in range(worker, len(y), workers):
-            b[k], lam[k] = _constrain(
-                y[k],
-                g[k],
-                theta[k],
-                b[k],
-                free_b,
-                b_nonneg,
-                max_iter,
-                c[k],
-                s[k],
-                scratch[worker],
-                starts[worker],
+@nb.njit(nogil=True, cache=True)
+def _constrained_ar1(y, g, theta, b, free_b, b_nonneg, max_iter, c, s, lam, workspace, first, last):
+    search, ends, parts, pools, starts = workspace
+    for k in range(first, last):
+        search[:] = 0
+        while search[PASS] != DONE:
+            for segment in range(len(parts)):
+                work(y[k], g[k], segment, search, ends, parts, pools, starts, c[k], s[k])
+            conclude(
+                y[k], g[k], theta[k], b[k], free_b, b_nonneg, max_iter, search, ends, parts, pools, starts
             )
+        b[k], lam[k] = search[B] + search[ORIGIN], search[LAM]
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _ar1(y, g, b, lam, s_min, c, s, scratch, starts):
-    workers = len(scratch)
-    for worker in nb.prange(workers):
-        for k in range(worker, len(y), workers):
-            _decay_pools(
-                y[k], g[k], b[k], lam[k], s_min[k], c[k], s[k], scratch[worker, 0], starts[worker, 0]
-            )
+@nb.njit(nogil=True, cache=True)
+def _segments(y, g, search, ends, parts, pools, starts, c, s, first, last):
+    for segment in range(first, last):
+        work(y, g, segment, search, ends, parts, pools, starts, c, s)
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _greedy_ar1(y, g, theta, b, c, s, scratch, starts):
-    workers = len(scratch)
-    for worker in nb.prange(workers):
-        for k in range(worker, len(y), workers):
-            _insert_spikes(y[k], g[k], theta[k], b[k], c[k], s[k], scratch[worker, 0], starts[worker])
+@nb.njit(nogil=True, cache=True)
+def _ar1(y, g, b, lam, s_min, c, s, pools, start, first, last):
+    for k in range(first, last):
+        _decay_pools(y[k], g[k], b[k], lam[k], s_min[k], c[k], s[k], pools, start)
 
 
-@nb.njit(inline="always")
-def _push(pools, start, n, v, w, gl, t):
-    """Add a pool to the stack of n, merging with those below it; returns the new n.
-
-    A bottom pool that would start at or below 0 is dropped: calcium is 0 up to there, whatever follows.
-    """
-    while n > 0 and pools[0, n - 1] * pools[2, n - 1] * w > v * pools[1, n - 1]:
-        n -= 1
-        below = pools[2, n]
-        v = pools[0, n] + below * v
-        w = pools[1, n] + below * below * w
-        gl = below * gl
-        t = start[n]
-    if n == 0 and v <= 0:
-        return 0
-    pools[0, n], pools[1, n], pools[2, n], start[n] = v, w, gl, t
-    return n + 1
-
-
-@nb.njit
-def _build(y, beta, g, pools, start):
-    """Pools of y - beta, from single samples."""
-    n = 0
-    for t in range(len(y)):
-        n = _push(pools, start, n, y[t] - beta, 1.0, g, t)
-    return n
-
-
-@nb.njit
-def _raise_level(pools, start, n, rise, g, raised, raised_start):
-    """The pools after beta has grown by `rise` (>= 0: pools then merge and never split)."""
-    m = 0
-    for i in range(n):
-        fall = rise * (1 - pools[2, i]) / (1 - g)
-        m = _push(raised, raised_start, m, pools[0, i] - fall, pools[1, i], pools[2, i], start[i])
-    return m
-
-
-@nb.njit(error_model="numpy")
-def _measure(pools, n, g, beta, T, y1, y2, b, free_b, b_floor):
-    """Baseline, lambda and residual sum of squares of the pools at level beta, from sums over pools alone.
-
-    Also the tail: from pool `last` to the end runs one pool that starts at `tail`, since the last sample
-    bears the extra penalty lambda g. And how the residual sum of squares grows with beta while the pools
-    stay as they are: rss + 2 slope d + curvature d^2.
-    """
-    inverse = 1 / (1 - g)
-    z1, z2 = y1 - T * beta, y2 - 2 * beta * y1 + T * beta * beta  # sums of y - beta and of its squares
-    sum_c = explained = phi = 0.0
-    for i in range(n):
-        a, ones = pools[0, i] / pools[1, i], (1 - pools[2, i]) * inverse
-        sum_c += a * ones
-        explained += a * pools[0, i]
-        phi += ones * ones / pools[1, i]
-    residual, rest, last, tail = z1 - sum_c, z2 - explained, n, 0.0
-    slope = curvature = along = 0.0
-    held = not free_b
-    if free_b:
-        b, held = _baseline(beta + residual / T, b_floor)
-    for _ in range(TAIL_ROUNDS if n > 0 else 0):
-        penalty = max((beta - b) * inverse, 0.0)
-        last, v, w, gl = n, 0.0, 0.0, 1.0
-        body_c, body_explained, body_phi = sum_c, explained, phi
-        while last == n or (
-            last > 0 and pools[0, last - 1] * pools[2, last - 1] * w > (v - penalty * gl) * pools[1, last - 1]
-        ):
-            last -= 1
-            below = pools[2, last]
-            a, ones = pools[0, last] / pools[1, last], (1 - below) * inverse
-            body_c -= a * ones
-            body_explained -= a * pools[0, last]
-            body_phi -= ones * ones / pools[1, last]
-            v, w, gl = pools[0, last] + below * v, pools[1, last] + below * below * w, below * gl
-        tail, ones = max((v - penalty * gl) / w, 0.0), (1 - gl) * inverse
-        residual = z1 - body_c - tail * ones
-        rest = z2 - body_explained - 2 * tail * v + tail * tail * w
-        if free_b:
-            b, held = _baseline(beta + residual / T, b_floor)
-        growth = inverse if held else (1 - phi / T) * inverse  # of lambda with beta
-        fall = (ones + gl * growth) / w if tail > 0 else 0.0  # of the tail's start with beta
-        slope = (beta - b) * body_phi + fall * (v - tail * w + (beta - b) * ones)
-        curvature, along = body_phi + fall * fall * w, body_phi + fall * ones
-    if not held:
-        curvature -= along * along / T
-    rss = rest + 2 * (beta - b) * residual + (beta - b) ** 2 * T
-    return b, (beta - b) * inverse, rss, slope, curvature, last, tail
-
-
-@nb.njit(inline="always")
-def _baseline(b, b_floor):
-    """The baseline and whether its bound holds it."""
-    return (b_floor, True) if b < b_floor else (b, False)
-
-
-@nb.njit(error_model="numpy")
-def _constrain(y, g, theta, b, free_b, b_nonneg, max_iter, c, s, scratch, starts):
-    """One trace of `constrained_ar1`: searches the level beta = b + lambda (1 - g) where the residual has theta.
-
-    Returns b and lambda. All levels are relative to the first sample, so that sums of squares keep their digits.
-    """
-    T = len(y)
-    origin = np.float64(y[0])
-    y1 = y2 = smallest = largest = 0.0
-    for t in range(T):
-        z = y[t] - origin
-        y1 += z
-        y2 += z * z
-        smallest, largest = min(smallest, z), max(largest, z)
-    b -= origin
-    b_floor = -origin if b_nonneg else -np.inf
-    beta = max(_low_percentile(y, origin, smallest, largest), b_floor) if free_b else b
-    h = 0  # the stack in use: the other one takes the pools of a trial
-    n = _build(y, origin + beta, g, scratch[h], starts[h])
-    now = _measure(scratch[h], n, g, beta, T, y1, y2, b, free_b, b_floor)
-    room, beyond = np.inf, np.inf  # a step known to be too far, and its residual sum of squares
-    lowered = 0
-    while free_b and now[2] > theta * (1 + TOLERANCE) and beta > b_floor and lowered < MOST_LOWERINGS:
-        room, beyond = beta, now[2]
-        further = smallest - (2.0**lowered - 1) * (largest - smallest)
-        beta = max(min(beta, further), b_floor)
-        room -= beta
-        n = _build(y, origin + beta, g, scratch[h], starts[h])
-        now = _measure(scratch[h], n, g, beta, T, y1, y2, b, free_b, b_floor)
-        lowered += 1
-    accepted = 0
-    for _ in range(MOST_TRIALS):
-        if n == 0 or accepted >= max_iter or now[2] >= theta * (1 - TOLERANCE):
-            break
-        step = _step(now[2], now[3], now[4], theta, room, beyond, largest - beta)
-        m = _raise_level(scratch[h], starts[h], n, step, g, scratch[1 - h], starts[1 - h])
-        then = _measure(scratch[1 - h], m, g, beta + step, T, y1, y2, b, free_b, b_floor)
-        if then[2] > theta * (1 + TOLERANCE):
-            room, beyond = step, then[2]
-            continue
-        h, n, now = 1 - h, m, then
-        beta += step
-        room -= step
-        accepted += 1
-    _write(scratch[h], starts[h], n, now[5], now[6], g, c, s)
-    return now[0] + origin, now[1]
-
-
-@nb.njit(error_model="numpy")
-def _step(rss, slope, curvature, theta, room, beyond, most):
-    """Rise of beta that should bring the residual sum of squares to theta.
-
-    Exact while no pools merge; within a bracket, by the parabola through its far end.
-    """
-    missing = theta - rss
-    if room < np.inf:
-        curvature = (beyond - rss - 2 * slope * room) / (room * room)
-    root = np.sqrt(max(slope * slope + curvature * missing, 0.0))
-    step = missing / (slope + root) if slope + root > 0 else most
-    return min(max(step, 0.05 * room), 0.95 * room) if room < np.inf else step
-
-
-@nb.njit
-def _low_percentile(y, origin, smallest, largest):
-    """About the 15th percentile of y - origin: every so many samples, to 1/4096 of the range."""
-    stride = max(1, len(y) // START_SAMPLES)
-    wanted = START_PERCENTILE * ((len(y) + stride - 1) // stride)
-    low, high = smallest, largest
-    for _ in range(START_ROUNDS):
-        middle = 0.5 * (low + high)
-        below = 0
-        for t in range(0, len(y), stride):
-            below += y[t] - origin < middle
-        if below > wanted:
-            high = middle
-        else:
-            low = middle
-    return low
-
-
-@nb.njit
-def _write(pools, start, n, last, tail, g, c, s):
-    """Calcium and spikes of pools 0..last-1 and of the tail that starts where pool `last` does."""
-    c[:] = 0
-    s[:] = 0
-    for i in range(min(last + 1, n)):
-        a = pools[0, i] / pools[1, i] if i < last else tail
-        end = start[i + 1] if i < last else len(c)
-        before = np.float64(c[start[i] - 1]) if start[i] > 0 else 0.0
-        if start[i] > 0:
-            s[start[i]] = a - g * before
-        for t in range(start[i], end):
-            c[t] = a
-            a *= g
+@nb.njit(nogil=True, cache=True)
+def _greedy_ar1(y, g, theta, b, c, s, work, start, first, last):
+    for k in range(first, last):
+        _insert_spikes(y[k], g[k], theta[k], b[k], c[k], s[k], work, start)
 
 
 @nb.njit(error_model="numpy")
@@ -336,10 +181,10 @@ def _decay_pools(y, g, b, lam, s_min, c, s, pools, start):
 
 
 @nb.njit(error_model="numpy")
-def _insert_spikes(y, g, theta, b, c, s, pools, starts):
+def _insert_spikes(y, g, theta, b, c, s, work, start):
     """One trace of `greedy_ar1`."""
     T = len(y)
-    tails, powers, order = pools[0], pools[1], np.argsort(-s)  # tails[t] = sum_j g^j (y - b)_{t+j}
+    tails, powers, order = work[0], work[1], np.argsort(-s)  # tails[t] = sum_j g^j (y - b)_{t+j}
     tail, power, squares = 0.0, 1.0, 0.0
     for t in range(T - 1, -1, -1):
         tail = (y[t] - b) + g * tail
@@ -348,7 +193,7 @@ def _insert_spikes(y, g, theta, b, c, s, pools, starts):
     for t in range(T):
         powers[t] = power
         power *= g
-    start, n = starts[0], 1
+    n = 1
     start[0] = 0
     rss = squares - _explained(tails, powers, g, 0, T)
     for k in order:

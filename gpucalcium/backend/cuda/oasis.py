@@ -8,8 +8,10 @@ import numpy as np
 from gpucalcium.backend.cuda._launch import kernel
 
 THREADS = 32  # one warp a block: a few hundred traces then spread over all multiprocessors
+BLOCK = 128  # threads of the search, as in the kernel; also the most segments of a trace
+SEGMENT = 512  # samples of a segment, or more: long enough that joining segments, which is serial, is little
 
-_constrained_ar1 = kernel("oasis.cu", "constrained_ar1")
+_constrained_ar1 = kernel("oasis_search.cu", "constrained_ar1")
 _ar1 = kernel("oasis.cu", "ar1")
 _greedy_ar1 = kernel("oasis.cu", "greedy_ar1")
 _take_start = kernel("oasis.cu", "take_start")
@@ -29,18 +31,24 @@ def constrained_ar1(
 ) -> None:
     """Least sum of spikes with residual sum of squares theta: writes c, s, lam and, if `free_b`, b.
 
-    y, c, s (K, T); g in [0, 1), theta, b, lam (K,). At most `max_iter` accepted steps of the search.
+    y, c, s (K, T); g in [0, 1), theta, b, lam (K,). At most `max_iter` accepted steps of the search. Threads share
+    traces and their segments, by the number of samples alone.
     """
     K, T = y.shape
-    results = cp.empty((2, T, K), "float32")
+    segments = min(1 << max((T - 1) // SEGMENT, 0).bit_length(), BLOCK)
+    length = -(-T // segments)
+    shape = (length, K, segments)
+    results = cp.empty((2, *shape), "float32")
     _constrained_ar1(
         (y.dtype,),
-        blocks=-(-K // THREADS),
-        threads=THREADS,
+        blocks=-(-K * segments // BLOCK),
+        threads=BLOCK,
         args=(
-            _interleaved(y),
+            _in_segments(y, segments, length),
             np.int64(K),
             np.int32(T),
+            np.int32(segments),
+            np.int32(length),
             g,
             theta,
             b,
@@ -50,11 +58,12 @@ def constrained_ar1(
             results[0],
             results[1],
             lam,
-            cp.empty((2, 3, T, K), "float64"),
-            cp.empty((2, T, K), "int32"),
+            cp.empty((2, 3, *shape), "float64"),
+            cp.empty((2, *shape), "int32"),
         ),
     )
-    c[...], s[...] = results[0].T, results[1].T
+    for given, result in zip((c, s), results, strict=True):
+        given[...] = result.transpose(1, 2, 0).reshape(K, -1)[:, :T]
 
 
 def ar1(
@@ -124,6 +133,14 @@ def take_start(c: cp.ndarray, decay: cp.ndarray, c1: cp.ndarray) -> None:
     """Move the calcium there is at t = 0, and its decay c1 decay^t, out of `c` (K, T) into `c1` (K,)."""
     K, T = c.shape
     _take_start((), blocks=-(-K // THREADS), threads=THREADS, args=(c, np.int64(K), np.int64(T), decay, c1))
+
+
+def _in_segments(traces: cp.ndarray, segments: int, length: int) -> cp.ndarray:
+    """Traces (K, T) as (length, K, segments): the samples that a warp reads together lie side by side."""
+    K, T = traces.shape
+    padded = cp.zeros((K, segments * length), traces.dtype)
+    padded[:, :T] = traces
+    return cp.ascontiguousarray(padded.reshape(K, segments, length).transpose(2, 0, 1))
 
 
 def _interleaved(traces: cp.ndarray) -> cp.ndarray:
