@@ -19,8 +19,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
+from gpucalcium.cnmf._blocks import block_sums
 from gpucalcium.cnmf._movie import PixelMovie, pixel_movie
-from gpucalcium.cnmf.initialization.downscale import block_sums
 from gpucalcium.errors import ArrayShapeError, MemoryBudgetError, NotSupportedError, ParameterError
 
 RIDGE = 1e-5  # of the trace of a ring's Gram matrix
