@@ -140,10 +140,29 @@ def test_variants(benchmark, wing, movie, function):
     _counts(benchmark, movie[0].nbytes, **_sums(3 + (not options), movie))
 
 
-def _sliding(pairs, stride):
-    """Operations per pixel and frame of a window that moves: what enters, what leaves, and an image every `stride`."""
-    image = 8 * pairs + 10 * 2 * pairs + 50  # rounded steps of both pixels of each pair; root and reciprocal
-    return {"doubles": 2 * (1 + 2 * (1 + pairs)) + image / stride, "wide": 2 * (1 + pairs)}
+SUMS = 8 * (2 + 4)  # bytes a pixel of the sums for 8 neighbours
+IMAGE = SUMS + 2 * 16 + 4  # read them, write and read means and deviations, write the image
+IMAGE_DOUBLES = 2 * (
+    3 + 2 * (1 + 8 * 4)
+)  # rounded one by one, by both pixels of a pair; a root and a reciprocal
+
+
+def _movie_counts(movie, mode, stride):
+    """Bytes a frame, and operations per pixel and frame, of a movie of correlation images, see sliding.cu."""
+    passing = {"simple": SUMS, "exponential": 2 * SUMS, "cumulative": 2 * SUMS}[
+        mode
+    ]  # sums to and from the kernel
+    traffic = movie[0].nbytes + (IMAGE + passing) * PIXELS / stride
+    image = {"doubles": IMAGE_DOUBLES / stride}
+    if mode == "cumulative":
+        sums = _sums(4, movie)
+        return traffic, sums | {"doubles": sums.get("doubles", 0) + image["doubles"]}
+    if mode == "exponential":  # departures are written and read; four operations for each of five covariances
+        return traffic + 16 * PIXELS, {"doubles": 3 + 4 * 5 + image["doubles"], "wide": 1}
+    return traffic, {
+        "doubles": 2 * (3 + 2 * 4) + image["doubles"],
+        "wide": 2 * 5,
+    }  # what enters, and what leaves
 
 
 @pytest.mark.benchmark(group="local_correlations_movie, window of 50, 250 x 256x256")
@@ -166,9 +185,8 @@ def test_local_correlations_movie(benchmark, wing, movie, mode, stride):
         bytes_moved=movie.nbytes + written,
         frames=len(movie),
     )
-    # Sums are copied for each image, read again with means and deviations, and the image is written.
-    traffic = movie[0].nbytes + (2 * 48 + 32 + 4) * PIXELS / stride
-    _counts(benchmark, traffic, **_sliding(4, stride))
+    traffic, operations = _movie_counts(movie, mode, stride)
+    _counts(benchmark, traffic, **operations)
 
 
 @pytest.mark.benchmark(group="local_correlations_movie_offline, windows of 100, 1000x256x256")
@@ -185,8 +203,8 @@ def test_local_correlations_movie_offline(benchmark, wing, movie, stride):
         bytes_moved=movie.nbytes,
         frames=FRAMES,
     )
-    traffic = movie[0].nbytes + (2 * 48 + 32 + 4) * PIXELS / stride
-    _counts(benchmark, traffic, **(_sums(4, movie) if stride == 100 else _sliding(4, stride)))
+    traffic, operations = _movie_counts(movie, "cumulative" if stride == 100 else "simple", stride)
+    _counts(benchmark, traffic, **operations)
 
 
 @pytest.mark.benchmark(group="max_correlation_image, bins of 500, 1000x256x256")
