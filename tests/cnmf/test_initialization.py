@@ -183,14 +183,11 @@ def test_any_number_type(scene, dtype):
 
 def test_says_what_is_not_there(scene):
     Y = last(scene.Y)
-    for method in ("corr_pnr", "sparse_NMF", "graph_nmf", "pca_ica", "compressed_nmf"):
-        with pytest.raises(NotSupportedError, match="greedy_roi"):
-            initialize_components(Y, method_init=method)
     with pytest.raises(ParameterError, match="define arguments for local NMF"):
         initialize_components(Y, method_init="local_nmf")
     with pytest.raises(ParameterError, match="not known"):
         initialize_components(Y, method_init="magic")
-    with pytest.raises(NotSupportedError, match="one-photon"):
+    with pytest.raises(ParameterError, match="one-photon"):
         initialize_components(Y, center_psf=True)
     with pytest.raises(NotSupportedError, match="clicking"):
         initialize_components(Y, gSig=2, seed_method="manual")

@@ -224,19 +224,24 @@ def _on_graph(
 ) -> tuple[Array, Array]:
     """Multiplicative updates with images of norm 1; images (K, d), traces (K, T)."""
     xp, pull = backend.arrays.xp(images), np.float64(weight)
-    degree = W.sum(axis=1).reshape(1, -1).astype("float64")
+    degree = (W @ xp.ones((images.shape[1], 1), "float32")).T.astype("float64")
+    images, traces = _unit_images(images, traces)
     for _ in range(max_iter if len(images) else 0):
         before = images
         smooth = (W @ images.T.astype("float32")).T.astype("float64")
         above = X.images(traces) + pull * smooth
         below = xp.matmul(xp.matmul(traces, traces.T), images) + pull * degree * images
-        images = images * above / (below + EPSILON)
-        norms = xp.sqrt((images**2).sum(axis=1, keepdims=True))
-        images = images / xp.where(norms > 0, norms, 1.0)
-        traces = traces * norms
+        images, traces = _unit_images(images * above / (below + EPSILON), traces)
         below = xp.matmul(xp.matmul(images, images.T), traces)
         traces = traces * X.traces(images) / (below + EPSILON)
         change, size = (backend.to_numpy((x**2).sum()) for x in (images - before, images))
         if change <= tol**2 * size:
             break
     return images, traces
+
+
+def _unit_images(images: Array, traces: Array) -> tuple[Array, Array]:
+    """The same components with images of norm 1; an image of zeros stays."""
+    xp = backend.arrays.xp(images)
+    norms = xp.sqrt((images**2).sum(axis=1, keepdims=True))
+    return images / xp.where(norms > 0, norms, 1.0), traces * norms

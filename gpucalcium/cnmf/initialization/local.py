@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ KNOWN = ("gSiz", "maxIter")
 WIDER = 2  # times the box of the search: it holds a cell whose centre was found a few pixels off
 
 
-def checked_options(options: Any, gSiz: list[float], maxIter: int, ssub: int) -> tuple[list[float], int]:
+def checked_options(options: Any, gSiz: Sequence[float], maxIter: int, ssub: int) -> tuple[list[float], int]:
     """Side of a box along each axis in the pixels of the smaller movie, and iterations, of `options_local_NMF`.
 
     Raises
@@ -42,7 +42,7 @@ def checked_options(options: Any, gSiz: list[float], maxIter: int, ssub: int) ->
     return [max(round(side / ssub), 1) for side in sides], int(rounds)
 
 
-def refine_in_boxes(movie: PixelMovie, first: Model, sides: list[float], maxIter: int) -> Model:
+def refine_in_boxes(movie: PixelMovie, first: Model, sides: Sequence[float], maxIter: int) -> Model:
     """Footprints, traces and background by HALS, each footprint free within a box and 0 outside.
 
     Parameters
@@ -50,7 +50,7 @@ def refine_in_boxes(movie: PixelMovie, first: Model, sides: list[float], maxIter
     movie : PixelMovie
     first : A, C, b, f
         Where to start; boxes are laid around the centres of mass.
-    sides : list of float
+    sides : sequence of float
         Side of a box along each axis, pixels; made odd.
     maxIter : int
 

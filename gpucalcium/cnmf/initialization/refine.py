@@ -21,6 +21,7 @@ from gpucalcium.errors import ArrayShapeError
 DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
 SECOND_LOOKS = 2  # times that what is left is searched for cells in place of such parts
 LEAST_SKEWNESS = 0.5  # of what a second look finds: transients go up, misfits of what is known go both ways
+LEAST_FRAMES = 8  # for a second look: fewer have no noise level, and hardly a transient
 SUPPORT_GROWTH = 3  # pixels: side of the box by which supports grow before HALS refines them
 
 Model = tuple[csc_matrix, NDArray, NDArray, NDArray]
@@ -143,7 +144,7 @@ def look_again(
     A, C, b, f
     """
     A, C, b, f = first
-    for _ in range(SECOND_LOOKS):
+    for _ in range(SECOND_LOOKS if movie.T >= LEAST_FRAMES else 0):
         A, C = without_duplicates(A, C)
         if A.shape[1] == K:
             break

@@ -86,7 +86,7 @@ def found(movie: Prepared, dims: tuple[int, ...], images: Array, traces: Array) 
     A, C = backend.to_numpy(images), backend.to_numpy(traces)
     real = (A > 0).any(1) & (C > 0).any(1)
     if not real.all():
-        log.info("%d of %d components are empty and left out", (~real).sum(), len(real))
+        log.info("%d of %d components are empty and left out", len(A) - real.sum(), len(A))
     A, C = A[real].astype(np.float32), C[real].astype(np.float32)
     rest = movie.values
     rest -= xp.matmul(backend.put(np.ascontiguousarray(A.T)), backend.put(C))
