@@ -70,10 +70,21 @@ def test_is_its_definition(wing, gSig, center_psf, background):
     assert_allclose(backend.to_numpy(cn), expected_cn, atol=5e-4)
 
 
-def test_volumes(wing):
+@pytest.mark.parametrize(
+    "gSig, center_psf, background",
+    [
+        (1.2, True, "disk"),
+        ((1.2, 1.5, 1), True, "disk"),
+        ((1.2, 1.5, 1), True, "box"),
+        (1.2, False, "box"),
+        (None, True, "disk"),
+    ],
+)
+def test_volumes(wing, gSig, center_psf, background):
     movie = movie_of((30, 9, 8, 7))
-    cn, pnr = correlation_pnr(wing.put(movie), 1.2, swap_dim=False)
-    expected_cn, expected_pnr = plain_pnr(movie, (1.2,) * 3, True, "disk")
+    cn, pnr = correlation_pnr(wing.put(movie), gSig, center_psf, False, background)
+    sigma = None if gSig is None else np.broadcast_to(gSig, 3)
+    expected_cn, expected_pnr = plain_pnr(movie, sigma, center_psf, background)
     assert_allclose(backend.to_numpy(pnr), expected_pnr, rtol=2e-4)
     assert_allclose(backend.to_numpy(cn), expected_cn, atol=5e-4)
 
