@@ -69,6 +69,20 @@ def killed(names: list[str], at: int, **settings) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+def failing(names, at: int, monkeypatch, **settings) -> None:
+    """A run whose disk fails at this frame."""
+    write = Output.sink
+
+    def sink(self, start, frames):
+        if start >= at:
+            raise OSError("the disk went away")
+        write(self, start, frames)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="went away"):
+        patch.setattr(Output, "sink", sink)
+        corrected(names, resume=True, **settings)
+
+
 def corrected(names, template=None, **settings) -> MotionCorrect:
     return MotionCorrect(names, **{**SETTINGS, **settings}).motion_correct(template, save_movie=True)
 
@@ -139,28 +153,20 @@ def test_a_run_that_is_stopped_twice(tmp_path, temp):
 
 @pytest.mark.parametrize("piecewise", [False, True])
 def test_an_error_on_the_way_leaves_what_is_done(piecewise, wing, temp, monkeypatch):
-    movie, write = wing.put(MOVIE[:12]), Output.sink
-    settings = {"pw_rigid": piecewise, "splits_rig": 4, "splits_els": 4, "max_deviation_rigid": 2}
-
-    def failing(self, start, frames):
-        if start >= 5:
-            raise OSError("the disk went away")
-        write(self, start, frames)
-
+    movie = wing.put(MOVIE[:7, :32, :28])
+    settings = {"pw_rigid": piecewise, "splits_rig": 3, "splits_els": 3, "max_deviation_rigid": 2}
     expected = content(Path(corrected(movie, **settings).mmap_file[0]))
     with backend.limit(chunk_frames=3):
-        monkeypatch.setattr(Output, "sink", failing)
-        with pytest.raises(OSError, match="went away"):
-            corrected(movie, resume=True, **settings)
-        monkeypatch.setattr(Output, "sink", write)
+        failing(movie, 5, monkeypatch, **settings)
         again = corrected(movie, resume=True, **settings)
     assert list(content(Path(again.mmap_file[0])).values()) == list(expected.values())
 
 
 @pytest.mark.parametrize("changed", ["recording", "setting", "template"])
-def test_another_run_starts_from_the_first_frame_and_says_so(changed, tmp_path, temp, caplog):
+def test_another_run_starts_from_the_first_frame_and_says_so(changed, tmp_path, temp, monkeypatch, caplog):
     names = films(tmp_path)
-    killed(names, 30)
+    with backend.limit(chunk_frames=5):
+        failing(names, 30, monkeypatch)
     settings, template = {}, None
     if changed == "recording":
         np.save(names[0], MOVIE[::-1])
