@@ -88,6 +88,11 @@ def fit(
     if len(window) != len(dims):
         raise MovieShapeError(f"indices names {len(window)} axes, but the field of view is {dims}")
     part = cropped(source, window)
+    if part is not source and has_ring(cnmf):
+        raise NotSupportedError(
+            "indices: the weights of a ring model are those of the field they were fitted on, and part of the field "
+            "has no place for them in the whole: crop the movie first, and fit that"
+        )
     if len(part) < 2:
         raise MovieShapeError(
             f"the movie has {len(part)} frame(s); cells can only be told from a background in 2 or more"

@@ -103,7 +103,7 @@ def init_neurons_corr_pnr(
     Parameters
     ----------
     data : (d1, d2, T) if `swap_dim`, else (T, d1, d2), any real dtype
-        Movie; two copies of it are worked on. NaN counts as 0.
+        Movie; two copies of it are worked on. NaN counts as 0, and no cell is sought where nothing changes.
     max_number : int, optional
         Cells at most; None: a fifth of the pixels that could be seeds.
     gSiz : float or one per axis
@@ -218,8 +218,9 @@ class _Scene:
         self.search, self.rows = search, rows
         self.dims = rows.shape[:2]
         self.kernel = search.kernel()
-        self.filtered = _filtered(rows, self.kernel)
         xp = backend.arrays.xp(rows)
+        dead = backend.to_numpy(rows.max(axis=-1) == rows.min(axis=-1))
+        self.filtered = _filtered(_beyond_border(rows, dead), self.kernel)
         self.filtered -= self.filtered.mean(axis=-1, keepdims=True)
         noise = get_noise_fft(self.filtered, noise_method="mean")[0].astype("float32")
         self.noise = xp.maximum(noise, LEAST_NOISE * max(float(xp.median(noise)), 2.0**-100))
@@ -229,6 +230,7 @@ class _Scene:
         if search.bd:
             self.open[:] = False
             self.open[search.bd : -search.bd, search.bd : -search.bd] = True
+        self.open &= ~dead
         self.renew((slice(0, self.dims[0]), slice(0, self.dims[1])))
         self.footprints: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         self.raw: list[NDArray[np.float32]] = []
@@ -341,6 +343,20 @@ class _Scene:
         values = np.concatenate([np.zeros(0, np.float32), *(value for _, value in self.footprints)])
         A = csc_matrix((values, (pixels, column)), shape=(int(np.prod(self.dims)), K))
         return Seeded(csc_matrix(A, dtype=np.float32), np.array(self.raw, np.float32).reshape(K, T), found)
+
+
+def _beyond_border(rows: Array, dead: NDArray[np.bool_]) -> Array:
+    """The movie with its nearest live pixel in the place of each that never changes: a border that registration left.
+
+    Beside it the blurred background would end at an edge, which the filter takes for cells.
+    """
+    if not dead.any() or dead.all():
+        return rows
+    nearest = ndimage.distance_transform_edt(dead, return_distances=False, return_indices=True)
+    there = np.ravel_multi_index(tuple(nearest), dead.shape)[dead]
+    filled = rows.reshape(-1, rows.shape[-1]).copy()
+    filled[backend.put(np.flatnonzero(dead))] = filled[backend.put(there)]
+    return filled.reshape(rows.shape)
 
 
 def _filtered(rows: Array, kernel: NDArray) -> Array:
