@@ -200,7 +200,7 @@ def _nearest(block: Array, nnn: int, at: int) -> tuple[NDArray, NDArray]:
     """Pixels (n, nnn) that are nearest to the n pixels from `at` on, themselves not counted, and affinities."""
     xp, n = backend.arrays.xp(block), len(block)
     order = xp.argsort(-block, axis=1, kind="stable")[:, : nnn + 1]
-    values = xp.stack([block[i][order[i]] for i in range(n)])
+    values = block.reshape(-1)[order + backend.put(np.arange(n) * block.shape[1])[:, None]]
     others, kept = backend.to_numpy(order), backend.to_numpy(values).copy()
     itself = others == at + np.arange(n)[:, None]
     itself[~itself.any(1), -1] = True  # one of many that are as near: the last one goes instead
