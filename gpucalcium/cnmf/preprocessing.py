@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucalcium.deconvolution import get_noise_fft
+from gpucalcium import backend
+from gpucalcium.backend import Array
+from gpucalcium.deconvolution import axcov, get_noise_fft
+from gpucalcium.errors import ArrayShapeError, ParameterError
 
 log = logging.getLogger(__name__)
 
 
-def interpolate_missing_data(Y: NDArray) -> tuple[NDArray, list[tuple[int, NDArray[np.int64]]]]:
+def interpolate_missing_data(Y: Array) -> tuple[Array, list[tuple[int, NDArray[np.int64]]]]:
     """Fill NaNs, pixel by pixel, linearly in time; the ends are held, a pixel of NaNs only becomes 0.
 
     Parameters
@@ -24,15 +27,15 @@ def interpolate_missing_data(Y: NDArray) -> tuple[NDArray, list[tuple[int, NDArr
     Returns
     -------
     Y : same shape
-        A filled copy; `Y` itself if nothing is missing.
+        A filled copy, of the kind of array that was given; `Y` itself if nothing is missing.
     coordinates : list of (pixel, frames)
         What was filled; the pixel counts in Fortran order.
     """
-    Y = np.asarray(Y)
-    if Y.dtype.kind != "f" or not np.isnan(Y).any():
+    host = backend.to_numpy(Y)
+    if host.dtype.kind != "f" or not np.isnan(host).any():
         return Y, []
-    T = Y.shape[-1]
-    rows = Y.reshape(-1, T, order="F").copy()
+    T = host.shape[-1]
+    rows = host.reshape(-1, T, order="F").copy()
     filled = []
     for pixel in np.flatnonzero(np.isnan(rows).any(1)):
         missing = np.isnan(rows[pixel])
@@ -40,11 +43,11 @@ def interpolate_missing_data(Y: NDArray) -> tuple[NDArray, list[tuple[int, NDArr
         gaps = np.flatnonzero(missing)
         rows[pixel, gaps] = np.interp(gaps, known, rows[pixel, known]) if len(known) else 0
         filled.append((int(pixel), gaps))
-    return rows.reshape(Y.shape, order="F"), filled
+    return backend.like(Y, rows.reshape(host.shape, order="F")), filled
 
 
 def find_unsaturated_pixels(
-    Y: NDArray,
+    Y: Array,
     saturationValue: float | None = None,
     saturationThreshold: float = 0.9,
     saturationTime: float = 0.005,
@@ -62,16 +65,16 @@ def find_unsaturated_pixels(
     saturationTime : float
         A pixel with a larger fraction of saturated samples is left out.
     """
-    Y = np.asarray(Y)
+    host = backend.to_numpy(Y)
     if saturationValue is None:
-        saturationValue = float(2 ** np.ceil(np.log2(max(float(np.nanmax(Y)), 1.0))) - 1)
-    saturated = (saturationThreshold * saturationValue <= Y).mean(-1)
+        saturationValue = float(2 ** np.ceil(np.log2(max(float(np.nanmax(host)), 1.0))) - 1)
+    saturated = (saturationThreshold * saturationValue <= host).mean(-1)
     return np.flatnonzero(saturated.ravel(order="F") <= saturationTime)
 
 
 def preprocess_data(
-    Y: NDArray,
-    sn: NDArray | None = None,
+    Y: Array,
+    sn: Array | None = None,
     dview: object = None,
     n_pixels_per_process: int | None = 100,
     noise_range: Any = (0.25, 0.5),
@@ -83,23 +86,24 @@ def preprocess_data(
     pixels: NDArray | None = None,
     max_num_samples_fft: int = 3000,
     check_nan: bool = True,
-) -> tuple[NDArray, NDArray, NDArray | None, None]:
+) -> tuple[Array, Array, NDArray[np.float64] | None, None]:
     """Fill missing values, and estimate the noise level of each pixel and, if asked, the time constants.
 
     Parameters
     ----------
-    Y : (d, T)
-        Movie.
+    Y : (d, T) or (T,), any real dtype
+        Movie, or one pixel of it.
     sn : (d,), optional
         Noise levels that are known already.
     noise_range, noise_method, max_num_samples_fft
         See `get_noise_fft`.
     compute_g : bool
-        Whether to fit one AR model of order `p` to all `pixels` (default: all).
+        Whether to fit one AR model of order `p` to all `pixels` (their numbers; default: all).
     lags, include_noise : int, bool
         Lags beyond `p` that the fit uses; whether those that noise reaches are among them.
     check_nan : bool
-        Whether to look for missing values.
+        Whether to look for missing values (NaN) and fill them, with a warning in the log. Else a pixel with one has no
+        noise level (NaN), and `compute_g` needs `pixels` without any.
     dview, n_pixels_per_process
         Accepted for old scripts and not used: chunks follow the memory budget.
 
@@ -108,8 +112,14 @@ def preprocess_data(
     Y : (d, T)
         Filled; the array that was given if nothing is missing.
     sn : (d,) float32
+        Of the kind of array that `Y` is.
     g : (p,) float64 or None
     psx : None
+
+    Raises
+    ------
+    ParameterError, ArrayShapeError
+        See `get_noise_fft` and `pooled_time_constants`.
     """
     if check_nan:
         Y, filled = interpolate_missing_data(Y)
@@ -119,12 +129,12 @@ def preprocess_data(
         sn, _ = get_noise_fft(
             Y, noise_range=noise_range, noise_method=noise_method, max_num_samples_fft=max_num_samples_fft
         )
-    g = pooled_time_constants(Y, np.asarray(sn), p, lags, include_noise, pixels) if compute_g else None
+    g = pooled_time_constants(Y, backend.to_numpy(sn), p, lags, include_noise, pixels) if compute_g else None
     return Y, sn, g, None
 
 
 def pooled_time_constants(
-    Y: NDArray,
+    Y: Array,
     sn: NDArray,
     p: int,
     lags: int = 5,
@@ -135,15 +145,37 @@ def pooled_time_constants(
 
     xi_j = sum_i g_i xi_{j-i}. With noise the variance xi_0 is corrected by sn^2 and j runs over 1 .. lags + p;
     without, only lags that the noise does not reach are used, j > p.
+
+    Raises
+    ------
+    ArrayShapeError
+        Fewer than ``lags + p + 1`` frames, or an order below 1.
+    ParameterError
+        Missing values in the pixels (named).
     """
-    rows = np.asarray(Y, np.float64) if pixels is None else np.asarray(Y, np.float64)[pixels]
-    noise = np.broadcast_to(sn, (len(Y),)) if pixels is None else np.broadcast_to(sn, (len(Y),))[pixels]
+    shape = tuple(Y.shape)
+    if len(shape) not in (1, 2) or p < 1 or lags < 1 or shape[-1] <= lags + p:
+        raise ArrayShapeError(
+            f"Y has shape {shape}, p={p}, lags={lags}: give (d, T) with T > lags + p, and p and lags of 1 or more"
+        )
+    rows = Y.reshape(-1, shape[-1]) if len(shape) == 1 else Y
+    chosen = np.arange(len(rows)) if pixels is None else np.asarray(pixels).reshape(-1)
+    if chosen.dtype == bool:
+        chosen = np.flatnonzero(chosen)
     reach = lags + p
-    centred = rows - rows.mean(1, keepdims=True)
-    T = rows.shape[1]
-    xi = np.stack([(centred[:, : T - j] * centred[:, j:]).sum(1) / T for j in range(reach + 1)], 1)
+    block = max(1, int(backend.budget() // (4 * 8 * shape[-1])))  # rows as float64, and their products
+    xi = np.concatenate(
+        [np.empty((0, reach + 1))]
+        + [
+            backend.to_numpy(axcov(rows[chosen[at : at + block]], reach))[:, reach:]
+            for at in range(0, len(chosen), block)
+        ]
+    )
+    if not np.isfinite(xi).all():
+        bad = chosen[np.flatnonzero(~np.isfinite(xi).all(axis=1))]
+        raise ParameterError(f"pixels {bad[:8]}: missing values; fill them first, or choose other pixels")
     if include_noise:
-        xi[:, 0] -= noise**2
+        xi[:, 0] -= np.broadcast_to(sn, (len(rows),))[chosen] ** 2
     lagged = range(1 if include_noise else p + 1, reach + 1)
     design = np.stack([[xi[:, abs(j - i)] for i in range(1, p + 1)] for j in lagged], 0)
     target = np.stack([xi[:, j] for j in lagged], 0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium.cnmf import merging, selection
-from gpucalcium.cnmf.temporal import deconvolve_traces
+from gpucalcium.cnmf.temporal import deconvolve_traces, largest_root
 from gpucalcium.deconvolution import constrained_foopsi
 from gpucalcium.errors import ParameterError
 
@@ -52,7 +52,7 @@ def _deconvolve_dff(
     )
     if options["p"] == 0:
         return c, spikes
-    start = np.asarray(c1)[:, None] * np.asarray(g)[:, :1] ** np.arange(c.shape[1])
+    start = np.asarray(c1)[:, None] * largest_root(np.asarray(g))[:, None] ** np.arange(c.shape[1])
     return (c + start).astype(np.float32), spikes
 
 

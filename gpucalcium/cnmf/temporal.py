@@ -79,7 +79,7 @@ def deconvolve_traces(traces: NDArray, p: int, sn: NDArray | None = None, **opti
     c, bl, c1, g, sn_found, sp = (backend.to_numpy(x) for x in (c, bl, c1, g, sn_found, sp))
     g = np.asarray(g, np.float64).reshape(len(finite), -1)[:, :p]
     bl, c1 = (np.asarray(x, np.float64).reshape(len(finite)) for x in (bl, c1))
-    decay = _largest_root(g)[:, None] ** np.arange(T)
+    decay = largest_root(g)[:, None] ** np.arange(T)
     whole = np.asarray(c, np.float64) + bl[:, None] + c1[:, None] * decay
     lam = np.full(len(finite), np.nan) if lam is None else backend.to_numpy(lam)
     part = Deconvolved(whole.astype(np.float32), sp, bl, c1, sn_found, g, lam)
@@ -87,7 +87,7 @@ def deconvolve_traces(traces: NDArray, p: int, sn: NDArray | None = None, **opti
     return out
 
 
-def _largest_root(g: NDArray[np.float64]) -> NDArray[np.float64]:
+def largest_root(g: NDArray[np.float64]) -> NDArray[np.float64]:
     """Largest real root of z^p - sum_i g_i z^(p-i), row by row; 0 for p = 0."""
     if g.shape[1] == 0:
         return np.zeros(len(g))
