@@ -70,16 +70,11 @@ def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
 def _check(cnmf: CNMF) -> None:
     """Refuse, before any work, what patches do not carry out."""
     params = cnmf.params
-    if params.get("init", "center_psf") or params.get("init", "method_init").lower() == "corr_pnr":
-        raise NotSupportedError(
-            "rf is set with the one-photon mode (center_psf / method_init='corr_pnr'), which is not done in patches "
-            "yet: use rf=None (the whole field of view at once)"
-        )
     if params.get("patch", "nb_patch") < 0:
         raise NotSupportedError(
             "nb_patch=-1 keeps whole movies as the background of patches: use nb_patch >= 0"
         )
-    if cnmf.estimates.A is not None:
+    if cnmf.estimates.A is not None and cnmf.dims is None:  # given, not found by an earlier fit
         raise NotSupportedError(
             "rf is set and there are components to start from, which is done on the whole field of view: use rf=None, "
             "or refit"
@@ -101,6 +96,8 @@ def _run(cnmf: CNMF, part: FrameSource, path: Any) -> None:
     """Find components in the patches of a movie, put them together, and give them traces of the whole field."""
     group = cnmf.params.get_group("patch")
     dims = tuple(part.shape[1:])
+    shifts, cnmf.estimates = cnmf.estimates.shifts, Estimates(dims=dims)
+    cnmf.estimates.shifts = shifts
     windows = patch_windows(dims, group["rf"], group["stride"])
     blanks = [_blank(cnmf, dims, window) for window in windows]
     source, held = _near(part)
@@ -117,9 +114,24 @@ def _run(cnmf: CNMF, part: FrameSource, path: Any) -> None:
         movie = images_movie(source if means is None else Filled(source, means), hold=False)
         rows = cnmf.estimates.A.shape[1] + len(cnmf.estimates.f)
         with backend.limit(memory=max(left - TRACE_COPIES * 8 * rows * movie.T, left // 4)):
-            if rows:
-                _fit.update_temporal(cnmf, movie, cnmf.params.get("preprocess", "p"))
+            _refine(cnmf, movie)
         _merge_again(cnmf)
+
+
+def _refine(cnmf: CNMF, movie: PixelMovie) -> None:
+    """Background and traces of the whole field; footprints as well if those of patches were found beside a ring
+    background and have one of low rank now."""
+    p, estimates = cnmf.params.get("preprocess", "p"), cnmf.estimates
+    if _fit.has_ring(cnmf) and estimates.A.shape[1]:
+        _fit.fit_ring(cnmf, movie)
+    if estimates.A.shape[1] + len(estimates.f):
+        _fit.update_temporal(cnmf, movie, p)
+    if cnmf.params.get("init", "center_psf") and len(estimates.f):
+        once = copy.copy(cnmf)
+        once.params = copy.deepcopy(cnmf.params)
+        once.params.set("spatial", {"se": np.ones((1,) * len(movie.dims))})  # no closing of holes
+        _fit.update_spatial(once, movie)
+        _fit.update_temporal(once, movie, p)
 
 
 def _merge_again(cnmf: CNMF) -> None:

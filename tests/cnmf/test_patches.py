@@ -364,6 +364,13 @@ def test_parameters_of_the_user_do_not_change(scene):
     assert before == {name: dict(m.params.get_group(name)) for name in before}
 
 
+def test_fitting_again_starts_anew(scene, found):
+    m = CNMF(1, **SETTINGS, **GRID).fit(scene.Y)
+    m.estimates.accepted_list = np.array([0])
+    assert_same(m.fit(scene.Y).estimates, found)
+    assert m.estimates.accepted_list is None
+
+
 # ---------------------------------------------------------------------------- movies that have little in them
 
 
@@ -414,3 +421,78 @@ def test_small_movies(shape):
 def test_no_cells_are_wanted(scene):
     e = CNMF(1, **{**SETTINGS, "k": 0}, **GRID).fit(scene.Y).estimates
     assert e.A.shape[1] == 0 and e.f.shape == (1, 300)
+
+
+# ---------------------------------------------------------------------------- one-photon movies
+
+RING = {
+    "method_init": "corr_pnr",
+    "center_psf": True,
+    "gSig": (3, 3),
+    "gSiz": (13, 13),
+    "ring_size_factor": 1.4,
+}
+RING |= {
+    "k": None,
+    "gnb": 0,
+    "min_corr": 0.7,
+    "min_pnr": 5,
+    "merge_thresh": 0.7,
+    "p": 1,
+    "fr": 20,
+    "ssub_B": 2,
+}
+
+
+def test_one_photon_movie(reference):
+    """All cells of the stored results and, with as good traces, no fewer of the truth."""
+    scene, expected = reference.inputs("cnmf")[1], reference.load("cnmf")
+    e = CNMF(1, **RING, only_init_patch=True, rf=24, stride=12).fit(scene["Y"]).estimates
+    theirs = f1(expected["onep_patch_A"], expected["onep_patch_C"], scene["A"], scene["C"])
+    mine = f1(e.A, e.C, scene["A"], scene["C"])
+    assert mine[0] >= theirs[0] and mine[1] >= theirs[1] - 0.005
+    agreement = f1(e.A, e.C, expected["onep_patch_A"], expected["onep_patch_C"])
+    assert agreement[0] >= 0.9 and agreement[1] >= 0.98
+    assert e.W.shape == expected["onep_patch_W"].shape and e.b.shape == (e.A.shape[0], 0)
+
+
+def test_one_photon_movie_with_a_background_of_low_rank(reference):
+    scene = reference.inputs("cnmf")[1]
+    m = CNMF(1, **{**RING, "gnb": 1}, nb_patch=1, only_init_patch=True, rf=24, stride=12)
+    e = m.fit(scene["Y"]).estimates
+    assert e.W is None and e.b.shape[1] == len(e.f) == 1 and e.A.shape[1] > 0
+    assert m.params.get("spatial", "se") is None
+
+
+# ---------------------------------------------------------------------------- whole runs
+
+
+@pytest.mark.slow
+def test_simulated_scene_with_refit_and_judgement(reference):
+    """60 cells, 8 of them close to another; F1 and traces at least those known of other implementations."""
+    truth = reference.simulate.two_photon(T=2000, seed=3)
+    options = {"k": 9, "gSig": [4, 4], "gnb": 2, "p": 2, "rf": 20, "stride": 10, "fr": 20, "decay_time": 0.6}
+    first = CNMF(1, **options, p_ssub=2, p_tsub=2, only_init_patch=True, min_SNR=2.5, rval_thr=0.8)
+    e = first.fit(truth["Y"]).estimates
+    score, r = f1(e.A, e.C, truth["A"], truth["C"])
+    assert score >= 0.872 and r >= 0.983
+    again = first.refit(truth["Y"])
+    again.params.change_params({"quality": {"use_cnn": False}})
+    e = again.estimates.evaluate_components(truth["Y"], again.params)
+    score, r = f1(e.A[:, e.idx_components], e.C[e.idx_components], truth["A"], truth["C"])
+    assert score >= 0.983 and r >= 0.984
+
+
+def test_files_through_registration_and_patches_within_a_budget(scene, tmp_path):
+    """The movie is twice as large as the budget; most of its 64 cells are found after it was put right."""
+    moved = np.tile(scene.Y, (1, 4, 4))
+    moved[100:200] = np.roll(moved[100:200], 1, axis=1)
+    np.save(tmp_path / "movie.npy", moved)
+    params = CNMFParams.from_keywords(
+        {**SETTINGS, "rf": 9, "stride": 6, "fnames": str(tmp_path / "movie.npy")}
+    )
+    params.change_params({"motion": {"max_shifts": (3, 3)}})
+    with backend.limit(memory="5500KiB"):
+        m = CNMF(1, params=params).fit_file(motion_correct=True)
+    assert m.mmap_file.endswith(".mmap") and m.dims == (80, 120)
+    assert 56 <= m.estimates.A.shape[1]
