@@ -32,7 +32,7 @@ INIT = {
     "nb": ({}, 2),
     "normalize_init": ({}, False),
     "rolling_length": ({"rolling_sum": True}, 3),
-    "rolling_sum": ({"K": 1, "rolling_length": 3}, False),
+    "rolling_sum": ({"K": 2, "rolling_length": 3}, False),
     "seed_method": ({}, np.array([[9, 9], [2, 20]])),
     "ssub": ({}, 2),
     "tsub": ({}, 2),

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 START_OVERSAMPLING = 10
 START_POWER_ITERATIONS = 4  # components near the noise start from good singular vectors, too
-TOLERANCE = 1e-6  # relative change of the traces in one iteration
+TOLERANCE = 1e-4  # relative change of the traces in one iteration
 
 
 def sparseNMF(
