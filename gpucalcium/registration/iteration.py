@@ -15,7 +15,7 @@ from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.template_matching import Template
 from gpucalcium.registration.apply import displace
 from gpucalcium.registration.binned import bin_median
-from gpucalcium.registration.rigid import BORDERS
+from gpucalcium.registration.rigid import border_of
 
 FLAT = 1e-7
 """A match that changes by less over the whole window tells nothing of where the frame lies."""
@@ -59,8 +59,7 @@ def apply_shift_iteration(
     ArrayShapeError, ParameterError
         Not one finite number per axis; an unknown border.
     """
-    if border_nan not in BORDERS:
-        raise ParameterError(f"border_nan={border_nan!r}: expected True, False, 'min' or 'copy'")
+    border = border_of(border_nan)
     frames = backend.put(img)[None]
     move = np.asarray(backend.to_numpy(shift), np.float32)
     if frames.ndim not in (3, 4) or move.shape != (frames.ndim - 1,):
@@ -71,7 +70,7 @@ def apply_shift_iteration(
     if not np.isfinite(move).all():
         raise ParameterError(f"shift={move}: finite numbers are needed")
     moves = backend.arrays.xp(frames).asarray(move[None])
-    return backend.like(img, displace(frames, moves, border=BORDERS[border_nan])[0])
+    return backend.like(img, displace(frames, moves, border=border)[0])
 
 
 def motion_correct_iteration(

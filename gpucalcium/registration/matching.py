@@ -217,7 +217,7 @@ class Matcher:
         else:
             coarse = cls.make(template, bound, replace(noise, activity=None))
             weighted, band = _least_disturbed(image, noise, noise.activity)
-        kernel = _cut(weighted, template.shape, band).astype(np.complex64)
+        kernel = cut(weighted[None], template.shape, band)[0]
         shifts, peaks, _ = backend.wing().registration.locate(
             backend.put(fill[None]), backend.put(fill), 0.0, backend.put(kernel), _searched(bound, fill.shape)
         )
@@ -310,37 +310,38 @@ def _least_disturbed(
     weighted = scipy.fft.rfftn(activity.filter(image, noise.signal, noise.spectrum)).conj()
     weighted[(0,) * image.ndim] = 0
     told = np.abs(weighted * scipy.fft.rfftn(image))
-    return weighted, _kept(_rings(shape)[0] ** 2 * told * multiplicity(shape), shape, CURVATURE_KEPT)
+    return weighted, band_of(_rings(shape)[0] ** 2 * told * multiplicity(shape), shape, CURVATURE_KEPT)
 
 
 def _band(noise: Noise) -> tuple[int, ...]:
     """Frequencies kept per axis (see `fourier.frequencies`): those that hold nearly all that is known of a shift."""
     shape = noise.deviation.shape
     information = _rings(shape)[0] ** 2 * noise.structure * noise.weight * multiplicity(shape)
-    return _kept(information, shape, INFORMATION_KEPT)
+    return band_of(information, shape, INFORMATION_KEPT)
 
 
-def _kept(information: NDArray[np.float64], shape: tuple[int, ...], share: float) -> tuple[int, ...]:
-    """The smallest band that holds, along each axis, this share of what stands at the frequencies of rfftn."""
+def band_of(information: NDArray[np.float64], shape: tuple[int, ...], share: float) -> tuple[int, ...]:
+    """Frequencies per axis (see `fourier.frequencies`) of the smallest band that holds, along each axis, this share
+    of what stands at the frequencies of rfftn of images of `shape`."""
     kept = []
     for axis, n in enumerate(shape):
         along = information.sum(axis=tuple(a for a in range(len(shape)) if a != axis))
-        both_signs = np.bincount(np.minimum(np.arange(len(along)), n - np.arange(len(along))), along)
-        highest = int(np.searchsorted(np.cumsum(both_signs), share * along.sum()))
+        lowest_first = np.bincount(np.minimum(np.arange(len(along)), n - np.arange(len(along))), along)
+        highest = int(np.searchsorted(np.cumsum(lowest_first), share * along.sum()))
         kept.append(highest + 1 if axis == len(shape) - 1 else min(2 * highest + 1, n))
     return tuple(kept)
 
 
-def _cut(
-    weighted: NDArray[np.complex128], shape: tuple[int, ...], band: tuple[int, ...]
-) -> NDArray[np.complex128]:
-    """The kernel at the kept frequencies: one-sided, scaled for an unnormalised inverse, without Nyquist."""
-    kernel = weighted * multiplicity(shape) / np.prod(shape)
-    for axis, n in enumerate(shape):
+def cut(
+    spectra: NDArray[np.complex128], shape: tuple[int, ...], band: tuple[int, ...]
+) -> NDArray[np.complex64]:
+    """Spectra (n, ...) of images of `shape` at the kept frequencies, scaled for an unnormalised inverse; without
+    Nyquist, whose sign a shift leaves open."""
+    last = len(shape) - 1
+    scaled = spectra * (multiplicity(shape) / np.prod(shape))
+    rows: list[NDArray[np.int64]] = [np.arange(len(spectra))]
+    for axis, (n, b) in enumerate(zip(shape, band, strict=True)):
         if n % 2 == 0:
-            kernel[(slice(None),) * axis + (n // 2,)] = 0
-    rows = [
-        fourier.frequencies(n, b, last=axis == len(shape) - 1) % n
-        for axis, (n, b) in enumerate(zip(shape, band, strict=True))
-    ]
-    return np.ascontiguousarray(kernel[np.ix_(*rows)])
+            scaled[(slice(None),) * (axis + 1) + (n // 2,)] = 0
+        rows.append(fourier.frequencies(n, b, last=axis == last) % n)
+    return np.ascontiguousarray(scaled[np.ix_(*rows)]).astype(np.complex64)

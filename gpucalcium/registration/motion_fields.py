@@ -15,7 +15,7 @@ from gpucalcium.errors import ParameterError
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.piecewise import PiecewiseParams
 from gpucalcium.registration.recordings import open_recordings, per_axis
-from gpucalcium.registration.rigid import BORDERS, RigidParams
+from gpucalcium.registration.rigid import RigidParams, border_of
 from gpucalcium.registration.saving import Saving
 from gpucalcium.registration.sweep import FrameQuality
 
@@ -134,6 +134,4 @@ class MotionFields:
 
     def border(self) -> str:
         """`border_nan` as `displace` has it."""
-        if self.border_nan not in BORDERS:
-            raise ParameterError(f"border_nan={self.border_nan!r}: expected True, False, 'min' or 'copy'")
-        return BORDERS[self.border_nan]
+        return border_of(self.border_nan)

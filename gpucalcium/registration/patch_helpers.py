@@ -16,23 +16,10 @@ from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
 from gpucalcium.registration.apply import displace, warp
 from gpucalcium.registration.field import AxisBasis, along_axes, ramps
 from gpucalcium.registration.patches import PatchGrid
-from gpucalcium.registration.rigid import BORDERS
+from gpucalcium.registration.rigid import border_of
 
 Ints = Sequence[int]
 Patch = tuple[Any, ...]
-
-
-def border_of(border_nan: bool | str) -> str:
-    """Our name of a border mode of the documented interface.
-
-    Raises
-    ------
-    ParameterError
-        It is not True, False, 'min' or 'copy'.
-    """
-    if border_nan not in BORDERS:
-        raise ParameterError(f"border_nan={border_nan!r}: expected True, False, 'min' or 'copy'")
-    return BORDERS[border_nan]
 
 
 def get_patch_edges(

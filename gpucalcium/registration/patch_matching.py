@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate
 
 from gpucalcium import backend
-from gpucalcium.backend import Array, fourier
-from gpucalcium.registration.matching import NO_SIGNAL, Located, Matcher, Noise, multiplicity, settled
+from gpucalcium.backend import Array
+from gpucalcium.registration.matching import (
+    NO_SIGNAL,
+    Located,
+    Matcher,
+    Noise,
+    band_of,
+    cut,
+    multiplicity,
+    settled,
+    wave_number,
+)
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
@@ -166,38 +176,15 @@ def _kernels(
     whitened /= noise.deviation
     inside = patch_window(grid.width, TAPER_SHARE)
     axes = tuple(range(1, image.ndim + 1))
-    cut = np.stack([whitened[patch] * inside for patch in grid.slices])
-    cut -= inside * (cut.sum(axis=axes, keepdims=True) / inside.sum())
+    filters = np.stack([whitened[patch] * inside for patch in grid.slices])
+    filters -= inside * (filters.sum(axis=axes, keepdims=True) / inside.sum())
     if high_pass is not None:
-        cut = correlate(cut, high_pass[None], mode="constant")
-    spectra = scipy.fft.rfftn(cut, axes=axes).conj() * (multiplicity(grid.width) / inside.size)
+        filters = correlate(filters, high_pass[None], mode="constant")
+    spectra = scipy.fft.rfftn(filters, axes=axes).conj()
     spectra[(slice(None), *(0,) * image.ndim)] = 0
     patches = np.stack([image[patch] for patch in grid.slices])
-    told = np.abs(spectra * scipy.fft.rfftn(patches * inside, axes=axes)).sum(axis=0)
-    return np.ascontiguousarray(_cut(spectra, grid.width, _band(told, grid.width))).astype(np.complex64)
-
-
-def _band(told: NDArray[np.float64], width: tuple[int, ...]) -> tuple[int, ...]:
-    """Frequencies kept per axis: those that hold nearly all of sum k^2 |G(k) T(k)|."""
-    axes = [scipy.fft.fftfreq(n) for n in width[:-1]] + [scipy.fft.rfftfreq(width[-1])]
-    information = told * sum(k**2 for k in np.meshgrid(*axes, indexing="ij"))
-    kept = []
-    for axis, n in enumerate(width):
-        along = information.sum(axis=tuple(a for a in range(len(width)) if a != axis))
-        lowest_first = np.bincount(np.minimum(np.arange(len(along)), n - np.arange(len(along))), along)
-        highest = int(np.searchsorted(np.cumsum(lowest_first), INFORMATION_KEPT * along.sum()))
-        kept.append(highest + 1 if axis == len(width) - 1 else min(2 * highest + 1, n))
-    return tuple(kept)
-
-
-def _cut(
-    spectra: NDArray[np.complex128], width: tuple[int, ...], band: tuple[int, ...]
-) -> NDArray[np.complex128]:
-    """The kept frequencies of each patch, without Nyquist, whose sign a shift leaves open."""
-    last = len(width) - 1
-    rows: list[NDArray[np.int64]] = [np.arange(len(spectra))]
-    for axis, (n, b) in enumerate(zip(width, band, strict=True)):
-        if n % 2 == 0:
-            spectra[(slice(None),) * (axis + 1) + (n // 2,)] = 0
-        rows.append(fourier.frequencies(n, b, last=axis == last) % n)
-    return spectra[np.ix_(*rows)]
+    told = np.abs(spectra * scipy.fft.rfftn(patches * inside, axes=axes)).sum(axis=0) * multiplicity(
+        grid.width
+    )
+    told *= wave_number(grid.width) ** 2
+    return cut(spectra, grid.width, band_of(told, grid.width, INFORMATION_KEPT))

@@ -11,14 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium.backend import Array, FrameSource
-from gpucalcium.errors import ArrayShapeError, ParameterError
+from gpucalcium.errors import ParameterError
 from gpucalcium.registration.apply import displace_field
 from gpucalcium.registration.journal import Journal
 from gpucalcium.registration.patch_matching import LocatedPatches, PatchMatcher
 from gpucalcium.registration.patch_template import first_patch_matcher
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.record import SweepRecord
-from gpucalcium.registration.rigid import RigidParams, check_template, median_of, rigid_finder
+from gpucalcium.registration.rigid import (
+    RigidParams,
+    check_moves,
+    check_out,
+    check_template,
+    drawn,
+    median_of,
+    rigid_finder,
+)
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
 from gpucalcium.registration.template import sample_of
 
@@ -62,11 +70,7 @@ class PiecewiseParams:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ParameterError(f"{name}={value}: must be 1 or more")
-        if self.rigid.gSig_filt is not None and self.fourier:
-            raise ParameterError(
-                "gSig_filt with shifts_opencv=False: high-pass registration moves frames by interpolation only; "
-                "use shifts_opencv=True"
-            )
+        check_moves(self.rigid.gSig_filt, self.fourier)
 
     def deviation(self) -> tuple[float, ...]:
         """Largest distance of a patch's shift from the frame's, per axis."""
@@ -140,10 +144,7 @@ def register_piecewise(
         No pixel is a finite number.
     """
     grid = PatchGrid.make(source.shape[1:], params.strides, params.overlaps)
-    if out is not None and (out.shape != source.shape or out.dtype != np.float32):
-        raise ArrayShapeError(
-            f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
-        )
+    check_out(out, source)
     finder, first = _finder(source, params, grid, template, journal, label)
     move = partial(move_patches, grid=grid, **params.how())
     sweep = Sweep(source, move, border=params.border, fourier=params.fourier, offset=offset)
@@ -151,7 +152,7 @@ def register_piecewise(
     kept = sink is None and out is None
     record = None if journal is None else SweepRecord(journal, "piecewise", splits, kept=kept)
     swept = sweep.run(finder, splits, sink=sink, out=out, record=record, label=label)
-    means = [swept.means[i] for i in _drawn(len(splits), params)]
+    means = [swept.means[i] for i in drawn(len(splits), params.num_splits_to_process_els, params.seed)]
     return PiecewiseResult(
         swept.shifts,
         swept.found.field,
@@ -192,9 +193,3 @@ def _finder(
         high_pass=params.rigid.high_pass(),
     )
     return finder, rigid.template if given is None else None
-
-
-def _drawn(splits: int, params: PiecewiseParams) -> list[int]:
-    """Which splits the new template comes from, in order."""
-    wanted = min(params.num_splits_to_process_els or splits, splits)
-    return sorted(np.random.default_rng(params.seed).choice(splits, wanted, replace=False).tolist())

@@ -19,8 +19,7 @@ from gpucalcium.registration.record import SweepRecord
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
 from gpucalcium.registration.template import first_matcher, sample_of, whole
 
-BORDERS: dict[object, str] = {True: "nan", "min": "min", "copy": "copy", False: "reflect"}
-"""What `border_nan` of the documented interface means."""
+_BORDERS: dict[object, str] = {True: "nan", "min": "min", "copy": "copy", False: "reflect"}
 SHORTEST_SPLIT = 10  # frames, when the number of splits follows from their length
 
 
@@ -60,11 +59,7 @@ class RigidParams:
                 raise ParameterError(f"{name}={value}: must be 1 or more")
         if self.gSig_filt is not None and min(self.gSig_filt, default=0) <= 0:
             raise ParameterError(f"gSig_filt={self.gSig_filt}: widths in pixels, greater than 0")
-        if self.gSig_filt is not None and self.fourier:
-            raise ParameterError(
-                "gSig_filt with shifts_opencv=False: high-pass registration moves frames by interpolation only; "
-                "use shifts_opencv=True"
-            )
+        check_moves(self.gSig_filt, self.fourier)
 
     def splits(self, frames: int) -> list[range]:
         """Near-equal, consecutive ranges of frames."""
@@ -141,20 +136,15 @@ def register_rigid(
         No pixel is a finite number.
     """
     given = None if template is None else check_template(template, source)
-    if out is not None and (out.shape != source.shape or out.dtype != np.float32):
-        raise ArrayShapeError(
-            f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
-        )
+    check_out(out, source)
     matcher, _ = rigid_finder(source, sample_of(source), params, template=given, journal=journal, label=label)
     splits = params.splits(len(source))
-    chosen = _choose(splits, params)
+    chosen = drawn(len(splits), params.num_splits_to_process_rig, params.seed)
     sweep = Sweep(source, border=params.border, fourier=params.fourier, offset=offset)
     kept = sink is None and out is None
     record = None if journal is None else SweepRecord(journal, "rigid", splits, kept=kept)
     final = sweep.run(matcher, splits, sink=sink, out=out, record=record, label=label)
-    means = [mean for mean, split in zip(final.means, splits, strict=True) if split in chosen]
-    if params.niter_rig == 0:
-        means = [matcher.template]
+    means = [final.means[i] for i in chosen] if params.niter_rig else [matcher.template]
     return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template)
 
 
@@ -180,7 +170,8 @@ def rigid_finder(
     bound, high_pass = check_bound(source, params.max_shifts), params.high_pass()
     _check_filter(source, params)
     matcher, noise = first_matcher(sample, bound, template=template, high_pass=high_pass)
-    chosen = _choose(params.splits(len(source)), params)
+    splits = params.splits(len(source))
+    chosen = [splits[i] for i in drawn(len(splits), params.num_splits_to_process_rig, params.seed)]
     sweep = Sweep(source, border=params.border, fourier=params.fourier)
     for number in range(1, params.niter_rig):
         text = f"{label}, template {number} of {params.niter_rig}"
@@ -254,13 +245,53 @@ def _check_filter(source: FrameSource, params: RigidParams) -> None:
         raise ParameterError(f"gSig_filt={params.gSig_filt}: give one width per axis of the frames {dims}")
 
 
-def _choose(splits: list[range], params: RigidParams) -> list[range]:
-    """The splits that templates come from, in order."""
-    wanted = params.num_splits_to_process_rig
-    if wanted is None or wanted >= len(splits):
-        return splits
-    drawn = np.random.default_rng(params.seed).choice(len(splits), wanted, replace=False)
-    return [splits[i] for i in sorted(drawn)]
+def check_out(out: Array | None, source: FrameSource) -> None:
+    """Whether registered frames fit into `out`, if that is given.
+
+    Raises
+    ------
+    ArrayShapeError
+        They do not.
+    """
+    if out is not None and (out.shape != source.shape or out.dtype != np.float32):
+        raise ArrayShapeError(
+            f"out is {out.shape} {out.dtype}; the registered movie is {source.shape} float32"
+        )
+
+
+def check_moves(gSig_filt: tuple[int, ...] | None, fourier: bool) -> None:
+    """Whether frames that are found in high-pass filtered images may be moved in this way.
+
+    Raises
+    ------
+    ParameterError
+        They are not, by Fourier transform.
+    """
+    if gSig_filt is not None and fourier:
+        raise ParameterError(
+            "gSig_filt with shifts_opencv=False: high-pass registration moves frames by interpolation only; "
+            "use shifts_opencv=True"
+        )
+
+
+def border_of(border_nan: object) -> str:
+    """Border of `displace` by its name in the documented interface.
+
+    Raises
+    ------
+    ParameterError
+        It is not True, False, 'min' or 'copy'.
+    """
+    if border_nan not in _BORDERS:
+        raise ParameterError(f"border_nan={border_nan!r}: expected True, False, 'min' or 'copy'")
+    return _BORDERS[border_nan]
+
+
+def drawn(splits: int, wanted: int | None, seed: int) -> list[int]:
+    """Which of so many splits templates come from, in order; None: all."""
+    if wanted is None or wanted >= splits:
+        return list(range(splits))
+    return sorted(np.random.default_rng(seed).choice(splits, wanted, replace=False).tolist())
 
 
 def median_of(means: list[NDArray[np.float32]]) -> NDArray[np.float32]:

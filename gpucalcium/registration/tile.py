@@ -15,11 +15,10 @@ from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
 from gpucalcium.registration.activity import white_level
 from gpucalcium.registration.apply import displace, displace_field, shift_tiles, tiles_of
 from gpucalcium.registration.matching import Matcher, Noise, isotropic, wave_number
-from gpucalcium.registration.patch_helpers import border_of
 from gpucalcium.registration.patch_matching import PatchMatcher
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.piecewise import PiecewiseParams
-from gpucalcium.registration.rigid import RigidParams, check_bound
+from gpucalcium.registration.rigid import RigidParams, border_of, check_bound
 from gpucalcium.registration.template import SAMPLE, mean_power, whole
 
 Ints = Sequence[int]
