@@ -131,7 +131,8 @@ class RingModel:
         # one number for each displacement: sorting a few hundred thousand pairs would take longer than the rest
         span = 2 * grid[1] - 1
         key = (row_to - row + grid[0] - 1) * span + column_to - column + grid[1] - 1
-        used = np.flatnonzero(np.bincount(key, minlength=1))
+        middle = (grid[0] - 1) * span + grid[1] - 1  # there is always one place, be it without weight
+        used = np.union1d(np.flatnonzero(np.bincount(key)), middle)
         ring = np.stack(np.divmod(used, span), 1) - np.array(grid) + 1
         weights = np.zeros((len(ring), *grid), np.float32)
         weights[np.searchsorted(used, key), row, column] = W.data

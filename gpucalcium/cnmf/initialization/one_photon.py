@@ -18,6 +18,7 @@ from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.initialization.corr_pnr import SeedSearch, check_planes, find_seeded
 from gpucalcium.cnmf.initialization.downscale import upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.greedy import per_axis, places_of
+from gpucalcium.cnmf.initialization.refine import LEAST_SKEWNESS, skewness
 from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.ring import RingModel, RingResidual
@@ -31,6 +32,7 @@ SPATIAL_OPTIONS = (
     "dist expandCore extract_cc maxthr medw method_exp method_ls normalize_yyt_one nrgthr se ss thr_method"
 ).split()
 GROUPS_MERGED = 1000
+SAME_PLACE = 0.7  # cosine of two footprints: what is left of a cell, not another one over it
 NO_CLOSING = np.ones((1, 1))
 
 
@@ -273,6 +275,7 @@ def _search_in_turns(
     movie: PixelMovie, frames: Array, radius: float, search: SeedSearch, model: OnePhoton, sn: NDArray
 ) -> Cells:
     """Cells of the movie that is searched: `init_iter` searches, each in what the model so far leaves."""
+    still = frames.max(axis=0) == frames.min(axis=0)
     cells = _found_in(_rows_of(frames), search)
     for turn in range(model.init_iter):
         ring = RingModel.fit(movie, cells.A, cells.C, radius, model.ssub_B)
@@ -282,8 +285,10 @@ def _search_in_turns(
             left = None if most is None else most - cells.A.shape[1]
             if left == 0 or places_of(search.seed_method)[0] == "manual":
                 break
-            more = _found_in(_left_over(rest, cells), replace(search, max_number=left, seed_method="auto"))
-            cells = model.merged(_together(cells, more), whole=False)
+            rows = _left_over(rest, cells)
+            rows[still] = 0  # where nothing changes there is no background either
+            more = _found_in(rows, replace(search, max_number=left, seed_method="auto"))
+            cells = model.merged(_together(cells, _new_ones(more, cells)), whole=False)
         cells = model.refined(rest, cells.A, cells.C, sn, movie.dims, whole=False)
     return cells
 
@@ -307,6 +312,14 @@ def _together(cells: Cells, more: Cells) -> Cells:
     pairs = zip(cells.found, more.found, strict=True)
     found = Deconvolved(*(np.concatenate([one, other]) for one, other in pairs))
     return Cells(csc_matrix(hstack([cells.A, more.A])), found, np.concatenate([cells.YrA, more.YrA]))
+
+
+def _new_ones(more: Cells, cells: Cells) -> Cells:
+    """What a search of the remainder finds, without what a known cell left and without misfits that go both ways."""
+    norms, known = (np.sqrt(np.asarray(x.A.power(2).sum(0)).ravel()) for x in (more, cells))
+    cosine = (more.A.T @ cells.A).toarray() / np.maximum(np.outer(norms, known), 2.0**-100)
+    new = (cosine < SAME_PLACE).all(1) & (skewness(more.C + more.YrA) > LEAST_SKEWNESS)
+    return Cells(more.A[:, new], more.found.at(new), more.YrA[new])
 
 
 def _left_over(rest: RingResidual, cells: Cells) -> Array:

@@ -149,7 +149,7 @@ def look_again(
         if A.shape[1] == K:
             break
         more = search(_residual(frames, movie, A, C, b, f), K - A.shape[1])
-        real = _skewness(more.C) > LEAST_SKEWNESS
+        real = skewness(more.C) > LEAST_SKEWNESS
         if not real.any():
             break
         A, C = csc_matrix(hstack([A, more.A[:, real]])), np.vstack([C, more.C[real]])
@@ -176,7 +176,7 @@ def _residual(frames: Array, movie: PixelMovie, A: csc_matrix, C: NDArray, b: ND
     return frames - model.T.reshape(frames.shape)
 
 
-def _skewness(traces: NDArray) -> NDArray[np.float64]:
+def skewness(traces: NDArray) -> NDArray[np.float64]:
     """Third standardised moment of each row; 0 for a constant."""
     X = np.asarray(traces, np.float64)
     X = X - X.mean(1, keepdims=True)
