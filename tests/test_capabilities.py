@@ -217,6 +217,12 @@ def test_works_on_traces(wing, name):
             is_finite(gpucalcium.deconvolution.get_noise_fft(wing.put(noisy))[0])
         case "deconvolution.constrained_foopsi":
             is_finite(gpucalcium.constrained_foopsi(wing.put(noisy), p=1)[0])
+        case "deconvolution.constrained_oasisAR1":
+            is_finite(gpucalcium.deconvolution.constrained_oasisAR1(wing.put(noisy), 0.9, 0.3)[0])
+        case "deconvolution.constrained_oasisAR2":
+            is_finite(gpucalcium.deconvolution.constrained_oasisAR2(wing.put(noisy), (1.5, -0.53), 0.3)[0])
+        case "deconvolution.kkt_residual":
+            is_finite(gpucalcium.deconvolution.kkt_residual(wing.put(noisy), wing.put(0 * noisy), 0, 0.9, 0)[0])
         case "deconvolution.infer_spikes":
             is_finite(gpucalcium.infer_spikes(wing.put(noisy), 20.0).rate)
         case "cnmf.dff.detrend_df_f":
