@@ -105,6 +105,11 @@ NOT_NEGATIVE = Check("a number of 0 or more", lambda value: _is_real(value) and 
 FRACTION = Check("a number from 0 to 1", lambda value: _is_real(value) and 0 <= value <= 1)
 PERCENTILE = Check("a number from 0 to 100", lambda value: _is_real(value) and 0 <= value <= 100)
 ARRAY = Check("an array or a sequence", _is_sequence)
+SEEDS = Check(
+    "an array of positions, or {'semi': array}",
+    lambda value: (isinstance(value, dict) and set(value) in ({"semi"}, {"manual"}))
+    or (_is_sequence(value) and not any(map(_is_name, value))),
+)
 CALLABLE = Check("a function", callable)
 SLICE = Check("a slice", lambda value: isinstance(value, slice))
 FILES = Check(
@@ -165,8 +170,8 @@ _ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("ring_size_factor", 1.5, "ring radius in units of gSiz", optional(POSITIVE)),
         ("rolling_length", 100, "greedy_roi: frames in the rolling mean", integer(1)),
         ("rolling_sum", True, "greedy_roi: rank seeds by rolling mean, not by total", FLAG),
-        ("seed_method", "auto", "where seeds come from; an array of seeds, or ('semi', array)",
-         either(one_of("auto", "manual", "semi"), ARRAY)),
+        ("seed_method", "auto", "where seeds come from; an array of seeds, or {'semi': array}",
+         either(one_of("auto", "manual", "semi"), SEEDS)),
         ("sigma_smooth_snmf", (0.5, 0.5, 0.5), "factorisations: smoothing s.d. in time and space, frames and pixels",
          each(NOT_NEGATIVE, (3, 4))),
         ("ssub", 2, "spatial down-sampling while looking for cells", POSITIVE),

@@ -13,6 +13,7 @@ from gpucalcium.cnmf.initialization.greedy import greedyROI
 from gpucalcium.cnmf.initialization.nmf import sketch, start
 from gpucalcium.cnmf.initialization.refine import hals
 from gpucalcium.cnmf.initialization.sparse_nmf import sparseNMF
+from gpucalcium.cnmf.storage import load_CNMF
 from gpucalcium.errors import ArrayShapeError, NotSupportedError, ParameterError
 from tests.cnmf.scenes import gaussian_cells, matched
 
@@ -292,21 +293,32 @@ def test_seeds_and_more(scene):
     assert len(C) == 4
     assert np.abs(center[0] - scene.centers[2]).max() < 1
     assert (matched(csc_matrix(A), C, scene)[2] > 0.9).all()
-    A, C, *_ = find(scene.Y, "greedy_roi", K=3, seed_method=("semi", places), ssub=2)
+    A, C, *_ = find(scene.Y, "greedy_roi", K=3, seed_method={"semi": places}, ssub=2)
     assert (matched(A, C, scene)[1] > 0.85).all()
 
 
 @pytest.mark.parametrize(
     "asked, error, text",
     [
-        ("manual", NotSupportedError, r"\('semi', array\)"),
+        ("manual", NotSupportedError, r"{'semi': array}"),
         ("semi", NotSupportedError, "clicking"),
         ("clicks", ParameterError, "auto, semi, manual"),
+        ({}, ParameterError, "auto, semi, manual"),
     ],
 )
 def test_seeds_that_cannot_be_had(scene, asked, error, text):
     with pytest.raises(error, match=text):
         find(scene.Y, "greedy_roi", seed_method=asked)
+
+
+@pytest.mark.parametrize("seeds", [np.array([[5, 6], [12, 9]]), {"semi": np.array([[5, 6]])}])
+def test_seeds_are_kept_in_files(scene, seeds, tmp_path):
+    params = CNMFParams(k=1, gSig=[2, 2], params_dict={"seed_method": seeds, "only_init": True})
+    first = CNMF(1, params=params).fit(scene.Y[:60])
+    assert first.estimates.A.shape[1] == 2
+    first.save(str(tmp_path / "cells.hdf5"))
+    again = CNMF(1, params=load_CNMF(str(tmp_path / "cells.hdf5")).params).fit(scene.Y[:60])
+    assert_array_equal(again.estimates.C, first.estimates.C)
 
 
 def test_local_options(scene):

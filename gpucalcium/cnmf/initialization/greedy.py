@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +67,7 @@ def greedyROI(
         else the sum over all frames.
     rolling_length : int
         Frames.
-    seed_method : "auto", (n, ndim) array, or ("semi", (n, ndim) array)
+    seed_method : "auto", (n, ndim) array, {"semi": (n, ndim) array}, or ("semi", (n, ndim) array)
         Where cells are: found, or given in pixels, in which case there are n; or first those that are given, then
         `nr` more that are found. Bare "semi" and "manual", seeds by clicking, are not supported.
 
@@ -150,6 +150,8 @@ def places_of(seed_method: Any) -> tuple[str, NDArray | None]:
     """How seeds are chosen, "auto", "semi" or "manual", and the positions that are given, if any."""
     if isinstance(seed_method, str):
         return seed_method.lower(), None
+    if isinstance(seed_method, Mapping):
+        seed_method = next(iter(seed_method.items()), ("none", ()))
     if len(seed_method) == 2 and isinstance(seed_method[0], str):
         return seed_method[0].lower(), np.asarray(seed_method[1])
     return "manual", np.asarray(seed_method)
@@ -165,7 +167,7 @@ def given_seeds(seed_method: Any, dims: tuple[int, ...]) -> NDArray[np.int64] | 
     if places is None:
         raise NotSupportedError(
             f"seed_method={how!r}: seeds by clicking are not supported; use 'auto', or give positions in pixels, "
-            "(n, ndim): an array of them for just these cells, ('semi', array) for these and K more that are found"
+            "(n, ndim): an array of them for just these cells, {'semi': array} for these and K more that are found"
         )
     at = places.reshape(-1, len(dims)).round().astype(np.int64)
     if ((at < 0) | (at >= dims)).any():
