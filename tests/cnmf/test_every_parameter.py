@@ -26,10 +26,10 @@ PROCESSES = {
 """Chunks and threads follow from the memory budget and one setting."""
 OTHER_METHODS = set(
     "max_iter_snmf alpha_snmf sigma_smooth_snmf perc_baseline_snmf options_local_NMF sn options_total min_corr min_pnr "
-    "ring_size_factor ssub_B init_iter remove_baseline SC_kernel SC_sigma SC_thr SC_normalize SC_use_NN SC_nnn "
-    "lambda_gnmf snmf_l1_ratio".split()
+    "ring_size_factor center_psf ssub_B init_iter remove_baseline SC_kernel SC_sigma SC_thr SC_normalize SC_use_NN "
+    "SC_nnn lambda_gnmf snmf_l1_ratio method_init".split()
 )
-REFUSED = {"method_init", "center_psf"}  # other values than the one raise: test_initialization.py
+"""Of initialize_components: test_init_parameters.py, and test_one_photon.py for what corr_pnr alone looks at."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_initialize_components(scene, name):
 
 
 def test_initialize_components_has_no_other_parameter(scene):
-    left = untested(initialize_components, INITIAL, OTHER_METHODS | REFUSED)
+    left = untested(initialize_components, INITIAL, OTHER_METHODS)
     assert left == {"Y", "rolling_length"}  # the latter: test_rolling_mean
 
 

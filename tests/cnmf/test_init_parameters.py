@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpucalcium import CNMF, CNMFParams
-from gpucalcium.cnmf.initialization import graphNMF, hals, sparseNMF
+from gpucalcium.cnmf.initialization import graphNMF, hals, initialize_components, sparseNMF
 from tests.cnmf.scenes import gaussian_cells
 
 
@@ -128,3 +128,13 @@ def test_factorisations(scene, function, usual, changes):
 def test_hals(scene, name, value):
     given = np.moveaxis(scene.Y, 0, -1), scene.A > 2, scene.C, scene.b, scene.f
     assert differ(hals(*given), hals(*given, **{name: value}))
+
+
+@pytest.mark.parametrize("method", ["sparse_nmf", "graph_nmf", "compressed_nmf", "pca_ica"])
+def test_the_baseline_is_an_option_of_all_factorisations(scene, method):
+    common = {"K": 3, "gSig": 2, "method_init": method, "alpha_snmf": 0.1}
+    kept, removed = (
+        initialize_components(np.moveaxis(scene.Y, 0, -1), remove_baseline=flag, **common)[1]
+        for flag in (False, True)
+    )
+    assert differ([kept], [removed])
