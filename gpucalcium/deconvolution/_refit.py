@@ -15,7 +15,8 @@ from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
 
 ROUNDS = 8  # of spikes and time constants in turn
-SETTLED = 1e-4  # change of a root that ends the rounds
+SETTLED = 1e-4  # change of the roots of a trace that ends its rounds
+SCRATCH_PER_SAMPLE = 10 * 8 + 4 + 4 * 4  # bytes: rows of the least squares, spikes allowed, data and results
 BEFORE = 3  # frames of a stretch before its spike
 SIZEABLE = (
     0.15  # of the spike of a stretch: of calcium that rises, smaller ones would stand in for a wrong rise
@@ -26,6 +27,8 @@ REACH = 2.5  # factor by which one round may change a time constant
 GOLDEN_STEPS = 17  # narrow that down to 5e-4 of it: 0.618^17 2 ln(2.5)
 GOLDEN = (np.sqrt(5) - 1) / 2
 FASTEST, SLOWEST = 0.001, 0.999  # bounds of a root
+
+FASTEST_LOG, SLOWEST_LOG = (float(np.log(-1 / np.log(root))) for root in (FASTEST, SLOWEST))
 
 FewSpikes = Callable[[NDArray[np.float64]], tuple[Array, Array]]
 """Calcium and the few spikes of all traces for roots (K, 2)."""
@@ -48,6 +51,7 @@ def refit_roots(
     """
     xp, roots = arrays.xp(traces), roots.copy()
     sizeable = SIZEABLE if (roots[:, 1] > 0).any() else 0.0
+    going = np.ones(len(roots), bool)
     for _ in range(ROUNDS):
         c, s = few(roots)
         if b is None:
@@ -57,14 +61,16 @@ def refit_roots(
             level = xp.asarray(b)
         fitted = roots.copy()
         lengths = _stretch_lengths(roots[:, 0], traces.shape[1])
-        for length in np.unique(lengths):
-            rows = np.flatnonzero(lengths == length)
-            part = xp.asarray(rows)
-            stretches = _Stretches(traces[part], s[part], level[part], events, int(length), sizeable)
-            fitted[rows] = stretches.best_roots(roots[rows])
-        moved = np.abs(fitted - roots).max(initial=0.0)
+        for length in np.unique(lengths[going]):
+            alike = np.flatnonzero(going & (lengths == length))
+            tile = max(1, int(backend.budget() // (2 * SCRATCH_PER_SAMPLE * events * length)))
+            for rows in np.split(alike, range(tile, len(alike), tile)):
+                part = xp.asarray(rows)
+                stretches = _Stretches(traces[part], s[part], level[part], events, int(length), sizeable)
+                fitted[rows] = stretches.best_roots(roots[rows])
+        going = np.abs(fitted - roots).max(axis=1) >= SETTLED
         roots = fitted
-        if moved < SETTLED:
+        if not going.any():
             break
     return roots
 
@@ -106,14 +112,11 @@ class _Stretches:
 
     def _golden(self, roots: NDArray[np.float64], which: int) -> NDArray[np.float64]:
         """Golden-section search of one root of all traces at once, in the logarithm of its time constant."""
-        middle = np.log(-1 / np.log(np.clip(roots[:, which], FASTEST, SLOWEST)))
-        lowest = np.log(-1 / np.log(FASTEST))
-        slowest = SLOWEST if which == 0 else np.clip(roots[:, 0], FASTEST, SLOWEST)
-        fastest = lowest if which == 0 else lowest + np.zeros(len(roots))
-        if which == 0:
-            fastest = np.maximum(np.log(-1 / np.log(np.clip(roots[:, 1], FASTEST, SLOWEST))), lowest)
-        low = np.maximum(middle - np.log(REACH), fastest)
-        high = np.maximum(np.minimum(middle + np.log(REACH), np.log(-1 / np.log(slowest))), low)
+        slow, fast = _log_time_constants(roots[:, 0]), _log_time_constants(roots[:, 1])
+        middle = (slow, fast)[which]
+        least, most = (fast, SLOWEST_LOG) if which == 0 else (FASTEST_LOG, slow)  # the slower root stays that
+        low = np.maximum(middle - np.log(REACH), least)
+        high = np.maximum(np.minimum(middle + np.log(REACH), most), low)
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         at_left, at_right = self._cost(roots, which, left), self._cost(roots, which, right)
         for _ in range(GOLDEN_STEPS):
@@ -138,6 +141,10 @@ class _Stretches:
         residual = self.y - self.c - self.b[:, None]
         squares = (residual * residual).sum(axis=1, dtype="float64").reshape(K, n)
         return backend.to_numpy((squares * self.counts).sum(axis=1))
+
+
+def _log_time_constants(roots: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log(-1 / np.log(np.clip(roots, FASTEST, SLOWEST)))
 
 
 def _replaced(roots: NDArray[np.float64], which: int, log_tau: NDArray[np.float64]) -> NDArray[np.float64]:

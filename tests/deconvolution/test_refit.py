@@ -75,7 +75,14 @@ def test_one_trace_is_a_batch_of_one(wing):
         batch = backend.to_numpy(function(wing.put(y), start, 0.3, optimize_b=True, optimize_g=4)[3])
         for k in range(3):
             one = backend.to_numpy(function(wing.put(y[k]), start, 0.3, optimize_b=True, optimize_g=4)[3])
-            assert_allclose(one, batch[k], atol=1e-3)
+            assert_allclose(one, batch[k], atol=1e-6)
+
+
+def test_budget_changes_nothing():
+    y = bernoulli(MODEL, 0.3, K=5, T=300)[0]
+    whole = constrained_oasisAR2(y, MODEL, 0.3, optimize_g=4)[3]
+    with backend.limit(memory="150KiB"):
+        assert_allclose(constrained_oasisAR2(y, MODEL, 0.3, optimize_g=4)[3], whole, atol=1e-9)
 
 
 @pytest.mark.parametrize("T", [1, 5, 40])
