@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix, csr_matrix, diags, hstack
+from scipy.sparse import coo_matrix, csc_matrix, csr_matrix, diags, hstack
 
 from gpucalcium import backend
 from gpucalcium.cnmf.footprints import centers_of_mass
@@ -16,6 +16,8 @@ from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.merging import groups_to_merge, merge_groups
 from gpucalcium.cnmf.selection import column_norms, scale_columns, scale_rows
 
+CUT_OFF_COSINE, CUT_OFF_CORRELATION = 0.3, 0.25
+"""Of footprints and traces, above which a component is a part, cut off by its patch's edge, of one seen whole."""
 BACKGROUND_ROUNDS = 100
 BACKGROUND_TOLERANCE = 1e-6  # relative change of the time courses in one round
 
@@ -78,10 +80,38 @@ def spread(part: Any, rows: NDArray[np.int64], d: int) -> csc_matrix:
 
 def nearest_only(found: Found, centres: NDArray[np.float64], dims: tuple[int, ...]) -> Found:
     """Components that lie nearest to the centre of their own patch; of patches as near, the first has it."""
-    at = centers_of_mass(found.A, dims)
-    distance = ((at[:, None] - centres[None]) ** 2).sum(-1)
     own = np.argmax(found.patches, 1)
-    return found.at(np.flatnonzero(np.argmin(distance, 1) == own))
+    return found.at(np.flatnonzero(np.argmin(_distances(found.A, centres, dims), 1) == own))
+
+
+def without_cut_off(found: Found, centres: NDArray[np.float64], dims: tuple[int, ...]) -> Found:
+    """Components without those that are seen better in another patch.
+
+    A cell at the edge of a patch is seen in part, beside the light of what lies outside, so that its trace may differ
+    too much for merging from that of the whole cell in the next patch. It goes if it lies nearer to the centre of a
+    patch that has a component there with some of its shape and activity.
+    """
+    distance = _distances(found.A, centres, dims)
+    nearest = np.where(found.patches, distance, np.inf).min(1)
+    unit = scale_columns(found.A.astype(np.float64), 1 / column_norms(found.A))
+    overlap = coo_matrix(unit.T @ unit)
+    pairs = (overlap.row != overlap.col) & (overlap.data > CUT_OFF_COSINE)
+    traces = found.C - found.C.mean(1, keepdims=True, dtype=np.float64)
+    traces /= np.maximum(np.linalg.norm(traces, axis=1, keepdims=True), np.finfo(float).tiny)
+    kept = np.ones(len(nearest), bool)
+    for part, whole in zip(overlap.row[pairs], overlap.col[pairs], strict=True):
+        elsewhere = not (found.patches[part] & found.patches[whole]).any()
+        nearer = distance[part][found.patches[whole]].min() < nearest[part]
+        if elsewhere and nearer and traces[part] @ traces[whole] > CUT_OFF_CORRELATION:
+            kept[part] = False
+    return found.at(np.flatnonzero(kept))
+
+
+def _distances(A: csc_matrix, centres: NDArray[np.float64], dims: tuple[int, ...]) -> NDArray[np.float64]:
+    """Square of the distance of each component to each centre, (K, centres)."""
+    at = centers_of_mass(A, dims)
+    distance: NDArray[np.float64] = ((at[:, None] - centres[None]) ** 2).sum(-1)
+    return distance
 
 
 def merge_across(

@@ -413,8 +413,8 @@ def _assemble(
         (np.ones(len(columns), bool), (np.concatenate(looked_at), columns)), shape=covers.shape
     )
     found = patch_assembly.components(results, pixels, d)
+    centres = np.array([[(part.start + part.stop - 1) / 2 for part in window] for window in windows])
     if params.get("patch", "del_duplicates"):
-        centres = np.array([[(part.start + part.stop - 1) / 2 for part in window] for window in windows])
         found = patch_assembly.nearest_only(found, centres, dims)
     if params.get("merging", "do_merge"):
         group = params.get_group("merging")
@@ -422,6 +422,7 @@ def _assemble(
         found = patch_assembly.merge_across(
             found, covers, group["merge_thr"], group["max_merge_area"], dict(temporal)
         )
+        found = patch_assembly.without_cut_off(found, centres, dims)
     low_rank, nb = params.get("patch", "low_rank_background"), params.get("init", "nb")
     b, f = patch_assembly.background(results, pixels, covers, low_rank, nb)
     sn = np.zeros(d, np.float32)

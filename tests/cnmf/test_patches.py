@@ -17,6 +17,7 @@ from scipy.sparse import csc_matrix, issparse
 from gpucalcium import backend
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.params import CNMFParams
+from gpucalcium.cnmf.patch_assembly import Found, without_cut_off
 from gpucalcium.cnmf.patch_grid import extract_patch_coordinates, patch_windows, read_window, read_windows
 from gpucalcium.errors import MemoryBudgetError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie, save_memmap
@@ -495,4 +496,25 @@ def test_files_through_registration_and_patches_within_a_budget(scene, tmp_path)
     with backend.limit(memory="5500KiB"):
         m = CNMF(1, params=params).fit_file(motion_correct=True)
     assert m.mmap_file.endswith(".mmap") and m.dims == (80, 120)
-    assert 56 <= m.estimates.A.shape[1]
+    assert m.estimates.A.shape[1] >= 56
+
+
+# ---------------------------------------------------------------------------- parts of a cell
+
+
+def test_a_part_goes_if_the_whole_was_seen_elsewhere():
+    """Two patches of a line of 20 pixels, 0-11 and 8-19; a cell around 9 has its right side cut off in the first."""
+    shape = np.exp(-((np.arange(20) - 11.0) ** 2) / 8)
+    A = np.stack(
+        [np.where(np.arange(20) < 12, shape, 0), np.where(np.arange(20) >= 8, shape, 0), shape[::-1]], 1
+    )
+    rng = np.random.default_rng(0)
+    traces = rng.random((3, 200)).astype(np.float32)
+    traces[1] += traces[0]
+    patches = np.array([[True, False], [False, True], [True, False]])
+    both = Found(csc_matrix(A), traces, traces, patches)
+    centres = np.array([[5.5, 0.0], [13.5, 0.0]])
+    kept = without_cut_off(both, centres, (20, 1))
+    assert_array_equal(kept.C, traces[1:])
+    unrelated = both._replace(C=rng.random((3, 200)).astype(np.float32))
+    assert len(without_cut_off(unrelated, centres, (20, 1)).C) == 3
