@@ -80,6 +80,19 @@ def extract(name, movie, dims):
         case "cnmf.initialization.initialize_components":
             time_last = backend.array_module(movie).moveaxis(movie, 0, -1)
             return function(time_last, K=2, gSig=[2] * len(dims), nb=1)[0]
+        case "cnmf.initialization.sparseNMF" | "cnmf.initialization.graphNMF":
+            options = {"alpha": 0.1} if name.endswith("sparseNMF") else {}
+            return function(backend.array_module(movie).moveaxis(movie, 0, -1), 2, **options)[:2]
+        case "cnmf.initialization.greedyROI_corr":
+            time_last = backend.array_module(movie).moveaxis(movie, 0, -1)
+            found = function(
+                time_last, time_last, gSiz=7, gSig=2, min_corr=0.5, min_pnr=5, nb=0, ring_size_factor=1
+            )
+            return found[0], found[5][-1]
+        case "cnmf.ring.compute_W":
+            movie = images_movie(gpucalcium.open_movie(movie), hold=False)
+            W, b0 = function(movie, A, C, dims, 4)
+            return W.toarray(), b0
         case "cnmf.spatial.update_spatial_components":
             return function(
                 images_movie(gpucalcium.open_movie(movie)),
@@ -222,7 +235,9 @@ def test_works_on_traces(wing, name):
         case "deconvolution.constrained_oasisAR2":
             is_finite(gpucalcium.deconvolution.constrained_oasisAR2(wing.put(noisy), (1.5, -0.53), 0.3)[0])
         case "deconvolution.kkt_residual":
-            is_finite(gpucalcium.deconvolution.kkt_residual(wing.put(noisy), wing.put(0 * noisy), 0, 0.9, 0)[0])
+            is_finite(
+                gpucalcium.deconvolution.kkt_residual(wing.put(noisy), wing.put(0 * noisy), 0, 0.9, 0)[0]
+            )
         case "deconvolution.infer_spikes":
             is_finite(gpucalcium.infer_spikes(wing.put(noisy), 20.0).rate)
         case "cnmf.dff.detrend_df_f":

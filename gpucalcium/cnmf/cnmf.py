@@ -182,7 +182,7 @@ class CNMF:
         MovieValueError
             A movie without a single finite value, or with infinite ones.
         NotSupportedError
-            Parameters ask for patches (`rf`) or the one-photon mode, which are not there yet.
+            Parameters ask for what is not carried out, which the message names.
         """
         run = _fit.fit if self.params.get("patch", "rf") is None else patches.fit
         run(self, images, indices)

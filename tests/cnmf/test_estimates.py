@@ -8,7 +8,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, sparse
 
 from gpucalcium.cnmf import selection
-from gpucalcium.cnmf.background import Ring, block_mean
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.errors import ArrayShapeError, MissingWeightsError, NotSupportedError, ParameterError
@@ -214,29 +213,6 @@ def test_low_rank_background_is_that_of_the_reference(stored):
     assert_allclose(background.mean(1), stored["background_mean"], rtol=1e-5)
     with pytest.raises(ParameterError, match="no background"):
         Estimates(A=sparse.eye(4)).compute_background(np.zeros((4, 3)))
-
-
-@pytest.mark.parametrize("dims", [(6, 4), (7, 5), (5, 4, 3)])
-@pytest.mark.parametrize("side", [1, 2, 3])
-def test_block_means_equal_plain_loops(dims, side):
-    image = np.random.default_rng(0).random(dims)
-    grid = tuple(-(-n // side) for n in dims)
-    D, U = block_mean(dims, int(np.prod(grid)))
-    expected = np.empty(grid)
-    for at in np.ndindex(*grid):
-        expected[at] = image[tuple(slice(i * side, (i + 1) * side) for i in at)].mean()
-    assert_allclose(D @ image.ravel(order="F"), expected.ravel(order="F"))
-    repeated = (U @ expected.ravel(order="F")).reshape(dims, order="F")
-    for at in np.ndindex(*dims):
-        assert repeated[at] == pytest.approx(expected[tuple(i // side for i in at)])
-    with pytest.raises(ArrayShapeError, match="does not fit"):
-        block_mean((6, 4), 7)
-    ring = Ring.on(sparse.random(len(expected.ravel()), len(expected.ravel()), 0.5, rng=1), dims)
-    matrix = (U @ ring.W @ D).toarray()
-    assert_allclose(ring.of(image.ravel()), matrix @ image.ravel())
-    assert_allclose(
-        ring.seen_by(sparse.csr_matrix(image.reshape(1, -1))).toarray(), image.reshape(1, -1) @ matrix
-    )
 
 
 # --- quality

@@ -217,12 +217,11 @@ def test_cells_are_those_of_the_reference(reference, case):
 
 
 @pytest.mark.parametrize(("ssub", "tsub"), [(1, 2), (2, 1)])
-def test_search_in_a_smaller_movie(wing, scene, ssub, tsub):
-    with wing.chosen():
-        A, C, *_ = initialize_components(
-            np.moveaxis(scene.Y[:, :39, :43], 0, -1), K=None, method_init="corr_pnr", center_psf=True, gSig=(2, 2),
-            gSiz=(9, 9), nb=0, min_corr=0.7, min_pnr=6, ssub=ssub, tsub=tsub, ring_size_factor=1.2,
-        )  # fmt: skip
+def test_search_in_a_smaller_movie(scene, ssub, tsub):
+    A, C, *_ = initialize_components(
+        np.moveaxis(scene.Y[:, :39, :43], 0, -1), K=None, method_init="corr_pnr", center_psf=True, gSig=(2, 2),
+        gSiz=(9, 9), nb=0, min_corr=0.7, min_pnr=6, ssub=ssub, tsub=tsub, ring_size_factor=1.2,
+    )  # fmt: skip
     rows = (np.arange(40 * 44).reshape(scene.dims, order="F")[:39, :43]).ravel(order="F")
     assert f1(A, C, scene.A.tocsr()[rows], scene.C)[0] >= 0.85
 

@@ -78,6 +78,8 @@ class Seeded(NamedTuple):
     """(K, T) traces as the footprints see them, without baseline."""
     found: Deconvolved
     """Their deconvolution."""
+    noise: Array
+    """Noise level of each pixel of the filtered movie, (d1, d2) on the device."""
 
 
 def init_neurons_corr_pnr(
@@ -187,11 +189,14 @@ def check_planes(shape: tuple[int, ...]) -> None:
         raise MovieShapeError(f"the movie has shape {shape}: expected two axes of a plane, and time")
 
 
-def find_seeded(rows: Array, search: SeedSearch) -> Seeded:
-    """`init_neurons_corr_pnr` on (d1, d2, T) float32 on the device, which is worked on: what is left stays in it."""
+def find_seeded(rows: Array, search: SeedSearch, noise: Array | None = None) -> Seeded:
+    """`init_neurons_corr_pnr` on (d1, d2, T) float32 on the device, which is worked on: what is left stays in it.
+
+    `noise` is that of an earlier search in the same movie; None: it is measured.
+    """
     xp = backend.arrays.xp(rows)
     rows[:] = xp.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0)
-    scene = _Scene(rows, search)
+    scene = _Scene(rows, search, noise)
     given = given_seeds(search.seed_method, rows.shape[:2])
     most = search.max_number
     for pixel in () if given is None else given:
@@ -214,7 +219,7 @@ def find_seeded(rows: Array, search: SeedSearch) -> Seeded:
 class _Scene:
     """The movie without the cells so far, the same filtered, and the images in which seeds are sought."""
 
-    def __init__(self, rows: Array, search: SeedSearch) -> None:
+    def __init__(self, rows: Array, search: SeedSearch, noise: Array | None) -> None:
         self.search, self.rows = search, rows
         self.dims = rows.shape[:2]
         self.kernel = search.kernel()
@@ -222,8 +227,10 @@ class _Scene:
         dead = backend.to_numpy(rows.max(axis=-1) == rows.min(axis=-1))
         self.filtered = _filtered(_beyond_border(rows, dead), self.kernel)
         self.filtered -= self.filtered.mean(axis=-1, keepdims=True)
-        noise = get_noise_fft(self.filtered, noise_method="mean")[0].astype("float32")
-        self.noise = xp.maximum(noise, LEAST_NOISE * max(float(xp.median(noise)), 2.0**-100))
+        if noise is None:
+            noise = get_noise_fft(self.filtered, noise_method="mean")[0].astype("float32")
+            noise = xp.maximum(noise, LEAST_NOISE * max(float(xp.median(noise)), 2.0**-100))
+        self.noise = noise
         self.cn = np.zeros(self.dims, np.float32)
         self.pnr = np.zeros(self.dims, np.float32)
         self.open = np.ones(self.dims, bool)
@@ -342,7 +349,9 @@ class _Scene:
         pixels = np.concatenate([np.zeros(0, np.int64), *(at for at, _ in self.footprints)])
         values = np.concatenate([np.zeros(0, np.float32), *(value for _, value in self.footprints)])
         A = csc_matrix((values, (pixels, column)), shape=(int(np.prod(self.dims)), K))
-        return Seeded(csc_matrix(A, dtype=np.float32), np.array(self.raw, np.float32).reshape(K, T), found)
+        return Seeded(
+            csc_matrix(A, dtype=np.float32), np.array(self.raw, np.float32).reshape(K, T), found, self.noise
+        )
 
 
 def _beyond_border(rows: Array, dead: NDArray[np.bool_]) -> Array:

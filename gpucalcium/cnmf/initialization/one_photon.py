@@ -197,14 +197,13 @@ def greedyROI_corr(
         raise NotSupportedError("save_video=True: no film of the search is made; plot the results instead")
     if gSiz is None or gSig is None:
         raise ParameterError(f"gSiz={gSiz}, gSig={gSig}: give the size of a cell in pixels of Y_ds")
-    check_planes(np.shape(Y))
-    check_planes(np.shape(Y_ds))
-    dims, T, frames = np.shape(Y)[:2], np.shape(Y)[2], np.shape(Y_ds)[2]
+    Y, Y_ds = (x if backend.is_cupy(x) else np.asarray(x) for x in (Y, Y_ds))
+    check_planes(Y.shape)
+    check_planes(Y_ds.shape)
+    dims, T, frames = Y.shape[:2], Y.shape[2], Y_ds.shape[2]
     tsub = -(-T // max(frames, 1))
-    if np.shape(Y_ds) != (*(-(-n // ssub) for n in dims), -(-T // tsub)):
-        raise MovieShapeError(
-            f"Y_ds has shape {np.shape(Y_ds)}, which Y, {np.shape(Y)}, has not with ssub={ssub}"
-        )
+    if Y_ds.shape != (*(-(-n // ssub) for n in dims), -(-T // tsub)):
+        raise MovieShapeError(f"Y_ds has shape {Y_ds.shape}, which Y, {Y.shape}, has not with ssub={ssub}")
     sigma, size = per_axis(gSig, 2, "gSig"), per_axis(gSiz, 2, "gSiz")
     search = SeedSearch(
         gSig=(sigma[0], sigma[1]),
@@ -276,7 +275,7 @@ def _search_in_turns(
 ) -> Cells:
     """Cells of the movie that is searched: `init_iter` searches, each in what the model so far leaves."""
     still = frames.max(axis=0) == frames.min(axis=0)
-    cells = _found_in(_rows_of(frames), search)
+    cells, noise = _found_in(_rows_of(frames), search)
     for turn in range(model.init_iter):
         ring = RingModel.fit(movie, cells.A, cells.C, radius, model.ssub_B)
         rest = ring.without_background(movie, cells.A, cells.C)
@@ -287,7 +286,7 @@ def _search_in_turns(
                 break
             rows = _left_over(rest, cells)
             rows[still] = 0  # where nothing changes there is no background either
-            more = _found_in(rows, replace(search, max_number=left, seed_method="auto"))
+            more, _ = _found_in(rows, replace(search, max_number=left, seed_method="auto"), noise)
             cells = model.merged(_together(cells, _new_ones(more, cells)), whole=False)
         cells = model.refined(rest, cells.A, cells.C, sn, movie.dims, whole=False)
     return cells
@@ -303,9 +302,10 @@ def _noise(movie: PixelMovie) -> NDArray[np.float32]:
     return backend.to_numpy(movie_noise(movie.source, noise_method="mean")).ravel(order="F")
 
 
-def _found_in(rows: Array, search: SeedSearch) -> Cells:
-    A, raw, found = find_seeded(rows, search)
-    return Cells(A, found, raw - found.C)
+def _found_in(rows: Array, search: SeedSearch, noise: Array | None = None) -> tuple[Cells, Array]:
+    """Cells of a search, and the noise level of the filtered movie."""
+    seeded = find_seeded(rows, search, noise)
+    return Cells(seeded.A, seeded.found, seeded.raw - seeded.found.C), seeded.noise
 
 
 def _together(cells: Cells, more: Cells) -> Cells:
@@ -355,7 +355,7 @@ def _without_ring(
     """One search; the background is a factorisation of what it leaves."""
     coarse = PixelMovie(open_movie(small), small.shape[1:])
     rows = _rows_of(small)
-    A, raw, found = find_seeded(rows, search)
+    A, raw, found, _ = find_seeded(rows, search)
     rest = backend.arrays.xp(rows).maximum(rows.reshape(coarse.d, coarse.T), 0)
     C, S, YrA = (upscale_traces(x, movie.T, tsub) for x in (found.C, found.S, raw - found.C))
     cells = Cells(upscale_footprints(A, movie.dims, ssub), found._replace(C=C, S=S), YrA)
