@@ -6,6 +6,8 @@ refinement; that of a product, one reading. Scene: 60 cells in 128 x 128 pixels,
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.sparse import csc_matrix, hstack
@@ -20,7 +22,9 @@ from gpucalcium.simulate import SimulatedMovie, two_photon
 
 FRAMES, FIELD, CELLS = 2000, (128, 128), 60
 SETTINGS = {"k": 65, "gSig": [4, 4], "gnb": 2, "fr": 20, "decay_time": 0.6}
-PASSES = {"fit": 7, "initialise": 2, "update": 1}
+PATCHES = {"k": 9, "gSig": [4, 4], "gnb": 2, "fr": 20, "decay_time": 0.6, "rf": 20, "stride": 10}
+PATCHES |= {"p_ssub": 2, "p_tsub": 2, "only_init_patch": True}
+PASSES = {"fit": 7, "initialise": 2, "update": 1, "patches": 4, "refit": 5}
 TEMPORAL = {"noise_method": "mean", "bas_nonneg": False, "fudge_factor": 0.96, "noise_range": [0.25, 0.5]}
 
 
@@ -50,6 +54,36 @@ def test_fit(benchmark, wing, scene, p):
         bytes_moved=PASSES["fit"] * movie.nbytes,
         frames=FRAMES,
         peers=[Peer("CaImAn", "caiman.source_extraction.cnmf.cnmf", peer)],
+    )
+
+
+@pytest.mark.benchmark(group=f"CNMF.fit in patches {FRAMES}x{FIELD[0]}x{FIELD[1]}, {CELLS} cells")
+@pytest.mark.parametrize("step", ["patches", "refit"])
+def test_fit_in_patches(benchmark, wing, scene, step):
+    """Patches of 41 x 41 pixels that overlap by 10; the peak is what the host holds beside the movie."""
+    movie = scene.movie.astype(np.float32)
+    frames = wing.put(movie)
+
+    def fitted():
+        return CNMF(1, p=2, **PATCHES).fit(frames)
+
+    def peer(cnmf):
+        theirs = cnmf.CNMF(1, p=2, **PATCHES)
+        theirs.fit(movie)
+
+    first = fitted()
+    call = fitted if step == "patches" else lambda: first.refit(frames)
+    tracemalloc.start()
+    call()
+    benchmark.extra_info["peak_host_bytes"] = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    timed(
+        benchmark,
+        wing,
+        call,
+        bytes_moved=PASSES[step] * movie.nbytes,
+        frames=FRAMES,
+        peers=[Peer("CaImAn", "caiman.source_extraction.cnmf.cnmf", peer)] if step == "patches" else [],
     )
 
 
