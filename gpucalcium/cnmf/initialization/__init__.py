@@ -16,7 +16,7 @@ from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.initialization.corr_pnr import SeedSearch
 from gpucalcium.cnmf.initialization.downscale import downscale, upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.graph_nmf import Graph, graphNMF
-from gpucalcium.cnmf.initialization.greedy import greedyROI, per_axis, places_of, time_last
+from gpucalcium.cnmf.initialization.greedy import greedyROI, made_smaller, per_axis, time_last
 from gpucalcium.cnmf.initialization.local import checked_options
 from gpucalcium.cnmf.initialization.methods import FACTORISATIONS, Factorisation, GreedySearch, Method
 from gpucalcium.cnmf.initialization.one_photon import (
@@ -135,11 +135,13 @@ def initialize_components(
     Raises
     ------
     NotSupportedError
-        A method or option that is not there yet.
+        Seeds by clicking, or "corr_pnr" in a volume.
     ParameterError
         An unknown method, or values that cannot work.
     """
     method = _checked_method(method_init, center_psf)
+    movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
+    dims, ssub, tsub = movie.dims, _factor(ssub, "ssub"), _factor(tsub, "tsub")
     if method == "corr_pnr":
         model = OnePhoton.with_options(
             options_total,
@@ -158,12 +160,7 @@ def initialize_components(
             bd=0,
             seed_method=seed_method,
         )
-        movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
-        return _one_photon(
-            movie, _factor(ssub, "ssub"), _factor(tsub, "tsub"), search, model, normalize_init, img, sn
-        )
-    movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
-    dims, ssub, tsub = movie.dims, _factor(ssub, "ssub"), _factor(tsub, "tsub")
+        return _one_photon(movie, ssub, tsub, search, model, normalize_init, img, sn)
     sigma = per_axis(gSig, len(dims), "gSig")
     size = per_axis([2 * int(s + 0.5) + 1 for s in sigma] if gSiz is None else gSiz, len(dims), "gSiz")
     img = _image(movie, img) if normalize_init else None
@@ -172,34 +169,24 @@ def initialize_components(
         per_unit = 1.0 if img is None else 1 / img.mean()  # penalties are given in units of the movie
         way = Factorisation(
             name=method,
-            smoothing=Smoothing(
-                sigma=sigma_smooth_snmf, remove_baseline=remove_baseline, percentile=perc_baseline_snmf
-            ),
+            smoothing=Smoothing(sigma_smooth_snmf, remove_baseline, perc_baseline_snmf),
             max_iter=max_iter_snmf,
             alpha=alpha_snmf * per_unit,
             l1_ratio=snmf_l1_ratio,
-            graph=Graph(
-                kernel=SC_kernel,
-                sigma=SC_sigma,
-                threshold=SC_thr,
-                normalize=SC_normalize,
-                use_nn=SC_use_NN,
-                nnn=SC_nnn,
-            ),
+            graph=Graph(SC_kernel, SC_sigma, SC_thr, SC_normalize, SC_use_NN, SC_nnn),
             graph_weight=lambda_gnmf * per_unit**2,
         )
     else:
         boxes, rounds = None, maxIter if use_hals else None
         if method == "local_nmf":
             boxes, rounds = checked_options(options_local_NMF, size, maxIter, ssub)
-        how, places = places_of(seed_method)
         way = GreedySearch(
             gSig=[s / ssub for s in sigma],
             gSiz=[max(round(s / ssub), 1) for s in size],
             nIter=nIter,
             kernel=kernel,
             window=rolling_length if rolling_sum else 0,
-            seed_method=how if places is None else (how, places // ssub),
+            seed_method=made_smaller(seed_method, ssub),
             rounds=rounds,
             boxes=boxes,
         )

@@ -25,7 +25,7 @@ START_TOLERANCE = 1e-4
 BLOCK_BYTES = 1 << 26  # of affinities that are computed at once
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Graph:
     """Which pixels are neighbours, and how much."""
 
@@ -108,17 +108,8 @@ def graphNMF(
     ----------
     Cai, He, Han & Huang (2011), IEEE Trans. Pattern Anal. 33:1548, eqs. 14-15.
     """
-    smoothing = Smoothing(
-        sigma=sigma_smooth, truncate=truncate, remove_baseline=remove_baseline, percentile=perc_baseline
-    )
-    graph = Graph(
-        kernel=SC_kernel,
-        sigma=SC_sigma,
-        threshold=SC_thr,
-        normalize=SC_normalize,
-        use_nn=SC_use_NN,
-        nnn=SC_nnn,
-    )
+    smoothing = Smoothing(sigma_smooth, remove_baseline, perc_baseline, truncate)
+    graph = Graph(SC_kernel, SC_sigma, SC_thr, SC_normalize, SC_use_NN, SC_nnn)
     return with_background(
         Y_ds, lambda frames: find_on_graph(frames, nr, smoothing, max_iter_snmf, graph, lambda_gnmf, tol), nb
     )

@@ -157,6 +157,12 @@ def places_of(seed_method: Any) -> tuple[str, NDArray | None]:
     return "manual", np.asarray(seed_method)
 
 
+def made_smaller(seed_method: Any, ssub: int) -> Any:
+    """`seed_method` in a field of view that is `ssub` times smaller."""
+    how, places = places_of(seed_method)
+    return how if places is None else (how, places // ssub)
+
+
 def given_seeds(seed_method: Any, dims: tuple[int, ...]) -> NDArray[np.int64] | None:
     """Pixels of seeds that are given, None if they are to be found."""
     how, places = places_of(seed_method)

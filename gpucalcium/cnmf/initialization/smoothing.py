@@ -18,19 +18,19 @@ from gpucalcium.errors import ParameterError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Smoothing:
     """How a movie is smoothed and freed of its baseline."""
 
     sigma: Sequence[float] = (0.5, 0.5, 0.5)
     """Standard deviation along time and the axes of a frame, in frames and pixels; the last holds for further
     axes. 0: not at all."""
-    truncate: float = 2
-    """Reach of the filter in standard deviations."""
     remove_baseline: bool = True
     """Whether each pixel loses its baseline, and what is then below 0."""
     percentile: float = 20
     """Of a pixel over time that is its baseline, 0 to 100."""
+    truncate: float = 2
+    """Reach of the filter in standard deviations."""
 
     def __post_init__(self) -> None:
         if not len(self.sigma) or min(self.sigma) < 0:

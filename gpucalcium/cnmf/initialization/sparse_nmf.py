@@ -78,9 +78,7 @@ def sparseNMF(
     ----------
     Hoyer (2002), Non-negative sparse coding, IEEE NNSP, eq. 4; Cichocki & Phan (2009), IEICE E92-A:708.
     """
-    smoothing = Smoothing(
-        sigma=sigma_smooth, truncate=truncate, remove_baseline=remove_baseline, percentile=perc_baseline
-    )
+    smoothing = Smoothing(sigma_smooth, remove_baseline, perc_baseline, truncate)
     return with_background(
         Y_ds, lambda frames: find_sparse(frames, nr, smoothing, max_iter_snmf, alpha, l1_ratio), nb
     )
