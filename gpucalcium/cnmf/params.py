@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
@@ -16,14 +14,16 @@ import numpy as np
 
 from gpucalcium.cnmf import params_convert as convert
 from gpucalcium.cnmf.params_derived import derive_all, sizes_key
+from gpucalcium.cnmf.params_describe import Description, describe
 from gpucalcium.cnmf.params_group import ParameterGroup, nearest
-from gpucalcium.cnmf.params_table import GROUP_ALIASES, KEY_ALIASES, KEYWORDS, PRESETS, TABLE, groups_with
+from gpucalcium.cnmf.params_measure import measure
+from gpucalcium.cnmf.params_requests import by_group, report, sorted_out, warn
+from gpucalcium.cnmf.params_suggest import Suggestion, grouped, is_one_photon, propose
+from gpucalcium.cnmf.params_table import GROUP_ALIASES, PRESETS, TABLE
 from gpucalcium.errors import UnknownParameterError
 from gpucalcium.movies.files import written_whole
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-log = logging.getLogger(__name__)
 
 
 class CNMFParams:
@@ -148,8 +148,8 @@ class CNMFParams:
         self._known_sizes: dict[Any, tuple[tuple[int, ...], int | None]] = {}
         if params_from_file is not None:
             self._update(convert.read_json(params_from_file))
-        self._update(_by_group({k: v for k, v in given.items() if v is not _KEYWORD_DEFAULTS[k]}))
-        self._update(self._sorted_out(params_dict, allow_legacy=True, warn_unused=True))
+        self._update(by_group({k: v for k, v in given.items() if v is not _KEYWORD_DEFAULTS[k]}))
+        self._update(sorted_out(self.groups, params_dict, allow_legacy=True, warn_unused=True))
         self.check_consistency()
 
     @classmethod
@@ -162,7 +162,7 @@ class CNMFParams:
             A keyword that sets nothing.
         """
         params = cls()
-        params._update(_by_group(keywords))
+        params._update(by_group(keywords))
         params.check_consistency()
         return params
 
@@ -226,13 +226,13 @@ class CNMFParams:
         if unknown and set_if_not_exists:
             target.canonical(unknown[0])
         for key in unknown:
-            _warn(
+            warn(
                 f"group {target.name!r} has no parameter {key!r}{nearest(key, target)}; it is left out",
                 level=3,
             )
         values = {key: value for key, value in val_dict.items() if key in target}
         if verbose:
-            _report({target.name: values}, self)
+            report({target.name: values}, self.groups)
         target.update(values)
 
     def change_params(
@@ -261,9 +261,9 @@ class CNMFParams:
         -------
         self : CNMFParams
         """
-        changes = self._sorted_out(params_dict, allow_legacy, warn_unused)
+        changes = sorted_out(self.groups, params_dict, allow_legacy, warn_unused)
         if verbose:
-            _report(changes, self)
+            report(changes, self.groups)
         before = {name: group.snapshot() for name, group in self.groups.items()}
         try:
             self._update(changes)
@@ -294,6 +294,17 @@ class CNMFParams:
         """
         return json.dumps({name: convert.plain(group.asked) for name, group in self.groups.items()}, indent=1)
 
+    @classmethod
+    def from_json(cls, text: str) -> CNMFParams:
+        """The parameters that `to_json` wrote: tuples, arrays, slices, None and infinity are what they were.
+
+        Raises
+        ------
+        ParameterError
+            The text is not JSON, or holds a value that cannot work.
+        """
+        return cls().change_params(convert.from_json(text))
+
     def to_jsonfile(self, targfn: str | Path) -> None:
         """Write `to_json` to a file."""
         with written_whole(Path(targfn)) as path:
@@ -303,10 +314,40 @@ class CNMFParams:
         """`change_params` with what a JSON file holds; lists become tuples, arrays and slices again."""
         return self.change_params(convert.read_json(jsonfn), verbose=verbose)
 
-    def describe(self, group: str | None = None) -> str:
-        """A table of parameters: value in force, default where it differs, and meaning."""
+    def describe(self, group: str | None = None) -> Description:
+        """A table of parameters, of one group or all: value in force, default, and meaning with its unit.
+
+        It is a text (``*`` marks what is not the default), and in notebooks an HTML table.
+        """
         names = list(TABLE) if group is None else [self._group(group).name]
-        return "\n\n".join(convert.describe_group(self.groups[name]) for name in names)
+        return describe({name: self.groups[name] for name in names})
+
+    def suggest(self, movie: Any) -> Suggestion:
+        """Values for a movie, from its noise, motion and cells; nothing is changed here.
+
+        The imaging rate, the decay time and the kind of microscope (``init.method_init``) are taken from these
+        parameters.
+
+        Parameters
+        ----------
+        movie : (T, d1, d2) movie as `open_movie` takes it
+            30 frames and 16 x 16 pixels or more. About 1000 frames of it are registered.
+
+        Returns
+        -------
+        suggestion : Suggestion
+            Printing it lists each proposed value with the reason; ``suggestion.params`` are these parameters with
+            the proposals. Where no cells stand out, or frames do not match each other, sizes or shifts stay.
+
+        Raises
+        ------
+        MovieShapeError, MovieValueError, NotSupportedError
+            A movie too small or without a finite pixel; a volume.
+        """
+        measured = measure(movie, is_one_photon(self.groups))
+        proposals = propose(measured, self.groups)
+        params = deepcopy(self).change_params(grouped(proposals))
+        return Suggestion(params=params, proposals=proposals, measured=measured)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CNMFParams):
@@ -338,68 +379,9 @@ class CNMFParams:
         for name, values in changes.items():
             self.groups[name].update(values)
 
-    def _sorted_out(
-        self, params_dict: Mapping[str, Any], allow_legacy: bool, warn_unused: bool
-    ) -> dict[str, dict[str, Any]]:
-        """`params_dict` as ``{group: {key: value}}`` of known keys; the rest is warned of."""
-        changes: dict[str, dict[str, Any]] = {name: {} for name in TABLE}
-        unused: list[str] = []
-        for name, value in params_dict.items():
-            group, key = GROUP_ALIASES.get(name, name), KEY_ALIASES.get(name, name)
-            if group in TABLE and isinstance(value, Mapping):
-                unused += _take_nested(self.groups[group], value, changes[group])
-            elif allow_legacy and groups_with(key):
-                for home in groups_with(key):
-                    changes[home][key] = value
-            else:
-                known = [*TABLE, *(key for rows in TABLE.values() for key in rows)]
-                reason = nearest(name, known) if not groups_with(name) else ": flat keys are not allowed here"
-                unused.append(f"there is no parameter {name!r}{reason}; it is left out")
-        nb = changes["init"].get("nb", self.init["nb"])
-        for group in ("spatial", "temporal"):
-            if changes[group].pop("nb", nb) != nb:
-                unused.append(f"{group}.nb follows init.nb, which is {nb}; set that one")
-        for text in unused if warn_unused else ():
-            _warn(text)
-        return changes
-
 
 _KEYWORD_DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(CNMFParams.__init__).parameters.items()
     if name not in ("self", "params_dict", "params_from_file")
 }
-
-
-def _by_group(keywords: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Older keyword arguments as ``{group: {key: value}}``."""
-    changes: dict[str, dict[str, Any]] = {name: {} for name in TABLE}
-    for keyword, value in keywords.items():
-        key = KEYWORDS.get(keyword, keyword)
-        homes = groups_with(key)
-        if not homes:
-            known = [*KEYWORDS, *(key for rows in TABLE.values() for key in rows)]
-            raise UnknownParameterError(f"there is no parameter {keyword!r}{nearest(keyword, known)}")
-        for home in homes:
-            changes[home][key] = value
-    return changes
-
-
-def _take_nested(group: ParameterGroup, values: Mapping[str, Any], taken: dict[str, Any]) -> Iterable[str]:
-    """Move what `group` knows into `taken`; say what is left out."""
-    for key, value in values.items():
-        if key in group:
-            taken[group.canonical(key)] = value
-        else:
-            yield f"group {group.name!r} has no parameter {key!r}{nearest(key, group)}; it is left out"
-
-
-def _report(changes: Mapping[str, Mapping[str, Any]], params: CNMFParams) -> None:
-    for name, values in changes.items():
-        for key, value in values.items():
-            log.info("%s.%s: %r -> %r", name, key, params.groups[name][key], value)
-
-
-def _warn(text: str, level: int = 4) -> None:
-    """Warn at the line that called the public method, `level` calls up."""
-    warnings.warn(text, stacklevel=level)

@@ -1,4 +1,4 @@
-"""Parameters as text and back: JSON, HDF5 leaves, the table of `describe`, and equality of values."""
+"""Parameters as text and back: JSON, HDF5 leaves, and equality of values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from gpucalcium.cnmf.params_group import ParameterGroup
 from gpucalcium.cnmf.params_table import TABLE, Parameter, groups_with
 from gpucalcium.errors import ParameterError
 
@@ -118,17 +117,3 @@ def same(one: Any, two: Any) -> bool:
         return len(one) == len(two) and all(map(same, one, two))
     both_nan = isinstance(one, float) and isinstance(two, float) and one != one and two != two
     return both_nan or bool(one == two)
-
-
-def describe_group(group: ParameterGroup) -> str:
-    """One line for each parameter of a group; ``*`` marks values that are not the default."""
-    lines = [f"{group.name}"]
-    for key, row in TABLE[group.name].items():
-        mark = " " if same(group[key], row.default) else "*"
-        lines.append(f" {mark} {key:<28} {_short(group[key]):<24} {row.meaning}")
-    return "\n".join(lines)
-
-
-def _short(value: Any) -> str:
-    text = f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)
-    return text if len(text) <= 24 else text[:21] + "..."

@@ -301,12 +301,14 @@ def test_json_round_trip(tmp_path):
     for loaded in (
         CNMFParams(params_from_file=tmp_path / "p.json"),
         CNMFParams().change_params_from_json(tmp_path / "p.json"),
+        CNMFParams.from_json(params.to_json()),
     ):
         assert loaded == params
         assert loaded.motion["indices"] == changes["motion"]["indices"]
         assert loaded.online["max_comp_update_shape"] == np.inf
         assert loaded.online["max_shifts_online"] == 4
         assert isinstance(loaded.motion["strides"], tuple)
+        assert loaded.init["kernel"] is None
         assert_array_equal(loaded.spatial["expandCore"], np.ones((3, 3)))
     assert json.loads(params.to_json())["motion"]["indices"] == [[2, 50, None], [None, None, 2]]
 
@@ -322,6 +324,8 @@ def test_files_that_are_not_parameters(tmp_path):
     with pytest.raises(ParameterError, match="is not JSON"):
         CNMFParams(params_from_file=tmp_path / "p.json")
     (tmp_path / "p.json").write_text("[1]")
+    with pytest.raises(ParameterError, match="is not JSON"):
+        CNMFParams.from_json("{")
     with pytest.raises(ParameterError, match="holds a list"):
         CNMFParams(params_from_file=tmp_path / "p.json")
     with pytest.raises(FileNotFoundError):
@@ -333,6 +337,24 @@ def test_describe_and_repr_tell_what_changed():
     assert "* fr" in params.describe("data")
     assert params.describe().count("\n") > 180
     assert repr(params) == "CNMFParams(data.fr=12.5)"
+
+
+def test_description_is_a_text_and_a_notebook_table():
+    params = CNMFParams(fr=12.5)
+    text = params.describe("data")
+    assert text.splitlines()[0].split() == ["parameter", "value", "default", "meaning"]
+    (line,) = [line for line in text.splitlines() if line.startswith(" * fr ")]
+    assert line.split()[2:4] == ["12.5", "30"]
+    assert "frames per second" in line
+    assert repr(text) == str(text)
+    page = params.describe()._repr_html_()
+    assert page.count("<tr>") == 1 + sum(map(len, TABLE.values()))
+    assert "<td><span>data</span></td><td><b>fr</b></td><td><b>12.5</b></td><td><span>30</span></td>" in page
+    assert "<th>group</th><th>parameter</th><th>value</th><th>default</th><th>meaning</th>" in page
+    params.change_params({"var_name_hdf5": "<mov>"})
+    assert "&lt;mov&gt;" in params.describe("data")._repr_html_()
+    with pytest.raises(UnknownParameterError, match="did you mean 'data'"):
+        params.describe("dta")
 
 
 def test_verbose_logs_changes(caplog):
