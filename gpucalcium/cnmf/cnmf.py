@@ -38,7 +38,9 @@ class CNMF:
     Cin : (K, T), b_in : (d, nb), f_in : (nb, T), optional
         Traces and background that belong to them.
     dview : optional
-        Accepted for old scripts and kept.
+        Where patches are worked on (`rf`): an executor of concurrent.futures, a client of dask, a pool, or a view of a
+        cluster, whatever has `map_sync`, `submit` or `map`. None: threads of this process, or streams of one GPU. The
+        whole field is always done here.
     params : CNMFParams, optional
         All parameters. A copy is kept: neither this object nor the caller's changes the other.
 
