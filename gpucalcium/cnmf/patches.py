@@ -19,6 +19,7 @@ from gpucalcium._progress import stage
 from gpucalcium.backend import Array, FrameSource
 from gpucalcium.cnmf import _fit, patch_assembly
 from gpucalcium.cnmf._movie import Cropped, Filled, PixelMovie, images_movie
+from gpucalcium.cnmf.dispatch import mapper
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.greedy import per_axis
@@ -80,7 +81,7 @@ def _check(cnmf: CNMF) -> None:
             "or refit"
         )
     if cnmf.dview is not None:
-        _mapper(cnmf.dview)
+        mapper(cnmf.dview)
 
 
 class _Job(NamedTuple):
@@ -337,11 +338,11 @@ def _elsewhere(
     done: Callable[[int], object],
 ) -> list[PatchResult]:
     """Patches in the processes behind `dview`: they read the file themselves, or are sent their pixels."""
-    run = _mapper(dview)
+    run = mapper(dview)
     if path is not None:
         if isinstance(part, Cropped):
             windows = [within(part.whole.shape[1:], part.window, window) for window in windows]
-        return run([_Job(b, os.fspath(path), w) for b, w in zip(blanks, windows, strict=True)])
+        return run(run_patch, [_Job(b, os.fspath(path), w) for b, w in zip(blanks, windows, strict=True)])
     results: list[PatchResult] = []
     for group in groups_within(source, windows, backend.budget() // 2):
         if reads_windows(source):
@@ -349,29 +350,9 @@ def _elsewhere(
         else:
             frames = read_windows(source, [windows[i] for i in group])
         jobs = [_Job(blanks[i], backend.to_numpy(x), None) for i, x in zip(group, frames, strict=True)]
-        results += run(jobs)
+        results += run(run_patch, jobs)
         done(len(group))
     return results
-
-
-def _mapper(dview: Any) -> Callable[[list[_Job]], list[PatchResult]]:
-    """What runs jobs in the processes or threads behind `dview`, whose results are in the order of the jobs.
-
-    Raises
-    ------
-    ParameterError
-        It has neither of the methods of executors, pools and views.
-    """
-    if hasattr(dview, "map_sync"):
-        return lambda jobs: list(dview.map_sync(run_patch, jobs))
-    if hasattr(dview, "submit"):
-        return lambda jobs: [future.result() for future in [dview.submit(run_patch, job) for job in jobs]]
-    if hasattr(dview, "map"):
-        return lambda jobs: list(dview.map(run_patch, jobs))
-    raise ParameterError(
-        f"dview is a {type(dview).__name__}, which has none of map_sync, submit and map: give an executor "
-        "(concurrent.futures), a pool, a view of a cluster, or None for threads"
-    )
 
 
 # ---------------------------------------------------------------------------- together

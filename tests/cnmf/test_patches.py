@@ -15,12 +15,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csc_matrix, issparse
 
 from gpucalcium import backend
+from gpucalcium.cnmf.apply_patches import apply_to_patch
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.patch_assembly import Found, without_cut_off
 from gpucalcium.cnmf.patch_grid import extract_patch_coordinates, patch_windows, read_window, read_windows
 from gpucalcium.errors import MemoryBudgetError, NotSupportedError, ParameterError
-from gpucalcium.movies import open_movie, save_memmap
+from gpucalcium.movies import load_memmap, open_movie, save_memmap
 from tests.cnmf.scenes import f1, gaussian_cells, matched
 
 SETTINGS = {"k": 2, "gSig": [2, 2], "gnb": 1, "p": 1, "p_ssub": 1, "p_tsub": 1, "only_init_patch": True}
@@ -518,3 +519,29 @@ def test_a_part_goes_if_the_whole_was_seen_elsewhere():
     assert_array_equal(kept.C, traces[1:])
     unrelated = both._replace(C=rng.random((3, 200)).astype(np.float32))
     assert len(without_cut_off(unrelated, centres, (20, 1)).C) == 3
+
+
+# ---------------------------------------------------------------------------- any function on patches
+
+
+def _brightest(frames, scale):
+    return scale * frames.max(0)
+
+
+@pytest.mark.parametrize("given", ["map", "matrix", "path", "frames"])
+@pytest.mark.parametrize("dview", [None, Pool(), ThreadPoolExecutor(2)], ids=["here", "pool", "threads"])
+def test_apply_to_patch(tmp_path, given, dview):
+    movie = np.random.default_rng(0).random((9, 30, 40), np.float32)
+    path = save_memmap([movie], base_name=str(tmp_path / "m"), order="C")
+    matrix = load_memmap(path)[0]
+    what = {"map": matrix, "matrix": np.array(matrix), "path": path, "frames": movie}[given]
+    results, pixels, grid = apply_to_patch(what, movie.shape, dview, 8, 4, _brightest, scale=2)
+    assert grid == (3, 3) and len(results) == len(pixels) == 9
+    expected = 2 * movie.max(0).ravel(order="F")
+    for result, where in zip(results, pixels, strict=True):
+        assert_array_equal(result, expected[where])
+
+
+def test_apply_to_patch_names_a_wrong_shape():
+    with pytest.raises(ValueError, match="was given"):
+        apply_to_patch(np.zeros((9, 30, 40)), (9, 40, 30), None, 8, 4, np.mean)
