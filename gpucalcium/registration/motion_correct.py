@@ -279,6 +279,8 @@ class MotionCorrect(MotionFields):
         rigid = params if isinstance(params, RigidParams) else params.rigid
         if self.min_mov is None:
             self.min_mov = lowest_value(sources[0], rigid.high_pass())
+        elif not math.isfinite(self.min_mov):
+            raise ParameterError(f"min_mov={self.min_mov}: a finite number, or None")
         subtracted = self.nonneg_movie and rigid.gSig_filt is None
         return in_sequence(
             register,

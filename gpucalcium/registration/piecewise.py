@@ -68,8 +68,8 @@ class PiecewiseParams:
             raise ParameterError(f"max_deviation_rigid={d}: a number of pixels, 0 or more, or None")
         for name in ("splits_els", "num_splits_to_process_els", "upsample_factor_grid"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParameterError(f"{name}={value}: must be 1 or more")
+            if value is not None and (value < 1 or value != int(value)):
+                raise ParameterError(f"{name}={value}: a whole number, 1 or more")
         check_moves(self.rigid.gSig_filt, self.fourier)
 
     def deviation(self) -> tuple[float, ...]:
@@ -159,7 +159,7 @@ def register_piecewise(
         grid,
         swept.quality,
         means,
-        median_of(means),
+        median_of(means, finder.rigid.template),
         finder.rigid.template,
         first,
     )

@@ -17,7 +17,7 @@ from gpucalcium.registration.journal import Journal
 from gpucalcium.registration.matching import Matcher, Noise
 from gpucalcium.registration.record import SweepRecord
 from gpucalcium.registration.sweep import FrameQuality, Sink, Sweep
-from gpucalcium.registration.template import first_matcher, sample_of, whole
+from gpucalcium.registration.template import first_matcher, sample_of
 
 _BORDERS: dict[object, str] = {True: "nan", "min": "min", "copy": "copy", False: "reflect"}
 SHORTEST_SPLIT = 10  # frames, when the number of splits follows from their length
@@ -51,12 +51,12 @@ class RigidParams:
             raise ParameterError(
                 f"max_shifts={self.max_shifts}: whole numbers of pixels, 0 or more, one per axis"
             )
-        if self.niter_rig < 0:
-            raise ParameterError(f"niter_rig={self.niter_rig}: a number of passes, 0 or more")
+        if self.niter_rig < 0 or self.niter_rig != int(self.niter_rig):
+            raise ParameterError(f"niter_rig={self.niter_rig}: a whole number of passes, 0 or more")
         for name in ("splits_rig", "num_splits_to_process_rig", "num_frames_split"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParameterError(f"{name}={value}: must be 1 or more")
+            if value is not None and (value < 1 or value != int(value)):
+                raise ParameterError(f"{name}={value}: a whole number, 1 or more")
         if self.gSig_filt is not None and min(self.gSig_filt, default=0) <= 0:
             raise ParameterError(f"gSig_filt={self.gSig_filt}: widths in pixels, greater than 0")
         check_moves(self.gSig_filt, self.fourier)
@@ -145,7 +145,9 @@ def register_rigid(
     record = None if journal is None else SweepRecord(journal, "rigid", splits, kept=kept)
     final = sweep.run(matcher, splits, sink=sink, out=out, record=record, label=label)
     means = [final.means[i] for i in chosen] if params.niter_rig else [matcher.template]
-    return RigidResult(final.shifts, final.quality, means, median_of(means), matcher.template)
+    return RigidResult(
+        final.shifts, final.quality, means, median_of(means, matcher.template), matcher.template
+    )
 
 
 def rigid_finder(
@@ -190,7 +192,7 @@ def _improved(
     with stage(label, sum(map(len, splits))) as bar:
         for split in splits:
             means += sweep.run(matcher, [split], frames=split, bar=bar).means
-    image = whole(median_of(means))
+    image = median_of(means, matcher.template)
     if journal is not None:
         journal.keep(name, image)
     return image
@@ -294,7 +296,19 @@ def drawn(splits: int, wanted: int | None, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).choice(splits, wanted, replace=False).tolist())
 
 
-def median_of(means: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Median image over splits; a pixel that a split lacks (its border) counts as the split's smallest value."""
-    filled = [np.where(np.isnan(m), np.float32(np.nanmin(m)), m) for m in means if not np.isnan(m).all()]
-    return np.median(np.stack(filled), axis=0).astype(np.float32) if filled else means[0]
+def median_of(means: list[NDArray[np.float32]], before: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Median image over the splits that show a pixel; where none does (at the border), that of the template `before`.
+
+    A split's smallest value there instead would draw an edge around the image, which frames of the next pass, or of
+    the next recording, would be pulled to.
+    """
+    stack = np.stack(means)
+    image = np.median(stack, axis=0)
+    partly = np.isnan(image)
+    values = np.sort(stack[:, partly], axis=0)  # NaN comes last
+    count = (~np.isnan(values)).sum(axis=0)
+    middle = [
+        np.take_along_axis(values, k[None], axis=0)[0] for k in (np.maximum(count - 1, 0) // 2, count // 2)
+    ]
+    image[partly] = np.where(count > 0, (middle[0] + middle[1]) / 2, before[partly])
+    return image

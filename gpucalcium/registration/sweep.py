@@ -50,7 +50,7 @@ class FrameQuality:
     peak: NDArray[np.float32]
     """(T,) height of the correlation with the template; 1 for a frame that equals it, 0 for one without it."""
     clamped: NDArray[np.bool_]
-    """(T,) the best match lay beyond `max_shifts`."""
+    """(T,) the best match lay beyond `max_shifts`, or that of a patch beyond `max_deviation_rigid`."""
     no_signal: NDArray[np.bool_]
     """(T,) nothing of the template in the frame (constant, or all NaN); its shift is 0."""
     missing: NDArray[np.int32]

@@ -290,6 +290,9 @@ def test_frames_without_signal_are_told(caplog):
         (np.full((4, 20, 20), np.nan), {}, MovieValueError, "finite number"),
         (SCENE.movie, {"max_shifts": (40, 40)}, ParameterError, "less than half"),
         (SCENE.movie, {"gSig_filt": (3, 3), "shifts_opencv": False}, ParameterError, "shifts_opencv=True"),
+        (SCENE.movie, {"splits_rig": 2.5}, ParameterError, "splits_rig=2.5: a whole number"),
+        (SCENE.movie, {"niter_rig": 0.5}, ParameterError, "whole number of passes"),
+        (SCENE.movie, {"min_mov": np.nan}, ParameterError, "min_mov=nan: a finite number"),
     ],
 )
 def test_errors_at_the_edge(movie, parameters, kind, text):

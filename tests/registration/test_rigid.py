@@ -7,12 +7,14 @@ import tracemalloc
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter, shift
 
 from gpucalcium import backend
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.movies.source import Source
 from gpucalcium.registration import RigidParams, register_rigid
+from gpucalcium.registration.rigid import median_of
 from tests.registration.scenes import error, moving_cells, slope
 from tests.wings import wings_present
 
@@ -294,3 +296,31 @@ def test_template_without_a_number():
 def test_movie_without_a_number():
     with pytest.raises(MovieValueError, match="no pixel of the movie"):
         register_rigid(open_movie(np.full((3, 20, 20), np.nan)), RigidParams())
+
+
+def test_median_over_splits_takes_those_that_show_a_pixel():
+    rng = np.random.default_rng(3)
+    means = rng.normal(size=(5, 7, 6)).astype(np.float32)
+    means[rng.random(means.shape) < 0.4] = np.nan
+    means[:, 2, 3] = np.nan
+    before = np.full((7, 6), 9, np.float32)
+    expected = np.nanmedian(np.where(np.isnan(means).all(axis=0), before, means), axis=0)
+    result = median_of(list(means), before)
+    assert result.dtype == np.float32
+    assert_array_equal(result, expected)
+
+
+def test_a_template_of_few_frames_has_no_edge_at_the_border(wing):
+    """A volume of twelve planes of which frames lack one at either end: what follows is found as well as it was."""
+    rng = np.random.default_rng(0)
+    scene = gaussian_filter(rng.random((30, 28, 10)), (2, 2, 1)) * 3000
+    shifts = rng.uniform(-1, 1, (16, 3)) * (2, 2, 1)
+    movie = np.stack([shift(scene, s, mode="nearest") for s in shifts]) + rng.normal(
+        0, 20, (16, *scene.shape)
+    )
+    params = RigidParams(max_shifts=(4, 4, 2))
+    first = register_rigid(open_movie(wing.put(movie[:8].astype(np.float32))), params)
+    then = register_rigid(open_movie(wing.put(movie[8:].astype(np.float32))), params, template=first.template)
+    off = then.shifts + shifts[8:]
+    assert not then.quality.clamped.any()
+    assert (np.sqrt(((off - off.mean(axis=0)) ** 2).mean(axis=0)) < (0.06, 0.06, 0.15)).all()
