@@ -115,6 +115,11 @@ def extract(name, movie, dims):
                 k=2, gSig=[2] * len(dims), gnb=1, p=1, ssub=1, tsub=1, only_init_patch=False
             )
             return function(1, params=params).fit(movie).estimates.C
+        case "cnmf.patches.fit":
+            params = gpucalcium.CNMFParams(k=1, gSig=[1] * len(dims), gnb=1, p=1, rf=4, stride=2, p_ssub=1, p_tsub=1)
+            found = gpucalcium.CNMF(1, params=params)
+            function(found, movie, ())
+            return found.estimates.C
 
 
 def displace(name, frames):

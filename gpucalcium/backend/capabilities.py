@@ -79,5 +79,6 @@ CAPABILITIES: dict[str, Capability] = {
     "cnmf.temporal.update_temporal_components": Capability(),
     "cnmf.merging.merge_components": Capability(movie=False),
     "cnmf.cnmf.CNMF": Capability(streaming=False),
+    "cnmf.patches.fit": Capability(),
     "cnmf.quality.evaluate": Capability(),
 }
