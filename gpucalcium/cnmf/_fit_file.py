@@ -23,7 +23,7 @@ DFF_PERCENTILE, DFF_FRAMES = 8, 250
 MOTION_OPTIONS = (
     "max_shifts niter_rig splits_rig num_splits_to_process_rig num_frames_split strides overlaps splits_els "
     "num_splits_to_process_els upsample_factor_grid max_deviation_rigid shifts_opencv nonneg_movie gSig_filt "
-    "border_nan pw_rigid is3D min_mov"
+    "border_nan pw_rigid is3D min_mov shifts_interpolate indices"
 ).split()
 
 

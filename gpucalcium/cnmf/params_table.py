@@ -107,8 +107,10 @@ PERCENTILE = Check("a number from 0 to 100", lambda value: _is_real(value) and 0
 ARRAY = Check("an array or a sequence", _is_sequence)
 SEEDS = Check(
     "an array of positions, or {'semi': array}",
-    lambda value: (isinstance(value, dict) and set(value) in ({"semi"}, {"manual"}))
-    or (_is_sequence(value) and not any(map(_is_name, value))),
+    lambda value: (
+        (isinstance(value, dict) and set(value) in ({"semi"}, {"manual"}))
+        or (_is_sequence(value) and not any(map(_is_name, value)))
+    ),
 )
 CALLABLE = Check("a function", callable)
 SLICE = Check("a slice", lambda value: isinstance(value, slice))
@@ -130,12 +132,12 @@ _ROWS: dict[str, list[tuple[Any, ...]]] = {
          optional(each(integer(1), (2, 3))), tuple),
         ("fr", 30, "imaging rate, frames per second", POSITIVE),
         ("decay_time", 0.4, "length of a typical transient, seconds", POSITIVE),
-        ("dxy", (1, 1), "spatial resolution, pixels per micrometre", per_axis(POSITIVE)),
+        ("dxy", (1, 1), "spatial resolution, pixels per micrometre; kept with the results", per_axis(POSITIVE)),
         ("var_name_hdf5", "mov", "data set to read from HDF5 files", TEXT),
-        ("caiman_version", None, "version of the library that made this object", optional(TEXT)),
-        ("last_commit", None, "the same version, under its older name", optional(TEXT)),
-        ("mmap_F", None, "frame-major memory maps made by motion correction", optional(FILES), list),
-        ("mmap_C", None, "pixel-major memory map made by motion correction", optional(FILES)),
+        ("caiman_version", None, "version of the library that made this object; kept with the results", optional(TEXT)),
+        ("last_commit", None, "the same version, under its older name; kept with the results", optional(TEXT)),
+        ("mmap_F", None, "frame-major memory maps of registered movies; kept with the results", optional(FILES), list),
+        ("mmap_C", None, "pixel-major memory map of registered movies; kept with the results", optional(FILES)),
     ],
     "init": [
         ("K", 30, "number of cells to look for (per patch if patch.rf is set)", optional(integer(0))),

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from numpy.testing import assert_array_equal
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.params_convert import from_json, same
 from gpucalcium.cnmf.params_table import TABLE
+from gpucalcium.cnmf.storage import read
 from gpucalcium.errors import MovieNotFoundError, MovieShapeError, ParameterError, UnknownParameterError
 
 OWN_KEYS = {
@@ -36,6 +38,25 @@ def test_preset_has_every_key_and_value_of_the_reference(shared):
         for key, value in values.items():
             if key not in ("caiman_version", "last_commit", "indices"):
                 assert same(ours[group][key], value), (group, key)
+
+
+def test_a_file_of_the_reference_keeps_its_own_values(shared):
+    """Also where its defaults differ from ours, which a value of our own would hide."""
+    path = shared / "data/caiman_reference/cnmf_saved.hdf5"
+    params = read(path)[1]
+    with h5py.File(path) as file:
+        stored = file["params"]
+        assert bool(stored["temporal/bas_nonneg"][()]) is params.temporal["bas_nonneg"] is False
+        assert stored["init/alpha_snmf"][()] == params.init["alpha_snmf"] == 0.5
+        assert stored["init/snmf_l1_ratio"][()] == params.init["snmf_l1_ratio"] == 0.0
+        compared = 0
+        for group, rows in TABLE.items():
+            for key in rows.keys() & stored[group].keys():
+                value = stored[group][key]
+                if isinstance(value, h5py.Dataset) and value.dtype.kind in "bif":
+                    assert same(np.asarray(params.get(group, key)), value[()]), (group, key)
+                    compared += 1
+    assert compared > 100
 
 
 def test_defaults_are_the_documented_ones():
