@@ -8,6 +8,8 @@ from gpucalcium import backend
 from gpucalcium.cnmf._movie import images_movie
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.initialization import greedyROI_corr, initialize_components
+from gpucalcium.cnmf.initialization import one_photon as one_photon_start
+from gpucalcium.cnmf.initialization.corr_pnr import find_seeded
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.ring import RingModel
 from gpucalcium.cnmf.storage import load_CNMF
@@ -226,13 +228,24 @@ def test_search_in_a_smaller_movie(scene, ssub, tsub):
     assert f1(A, C, scene.A.tocsr()[rows], scene.C)[0] >= 0.85
 
 
-@pytest.mark.parametrize(
-    "change", [{"ring_size_factor": 2.0}, {"ssub_B": 1}, {"init_iter": 1}, {"sn": np.full(1760, 30.0)}]
-)
+@pytest.mark.parametrize("change", [{"ring_size_factor": 2.0}, {"ssub_B": 1}, {"sn": np.full(1760, 30.0)}])
 def test_every_parameter_of_the_ring_changes_the_result(scene, change):
-    few = {"max_number": None, "min_pnr": 12} if "init_iter" in change else {}
-    before, after = search(scene, **few), search(scene, **few, **change)
+    before, after = search(scene), search(scene, **change)
     assert before[1].shape != after[1].shape or not np.array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("init_iter", [1, 2, 3])
+def test_searches_until_nothing_is_new(scene, monkeypatch, init_iter):
+    """Four cells are there: the first search finds all, so the second is the last."""
+    searched = []
+
+    def counted(*given):
+        searched.append(1)
+        return find_seeded(*given)
+
+    monkeypatch.setattr(one_photon_start, "find_seeded", counted)
+    assert search(scene, init_iter=init_iter)[0].shape[1] == 4
+    assert len(searched) == min(init_iter, 2)
 
 
 def test_options_change_the_result(scene):

@@ -257,10 +257,11 @@ def start_one_photon(
     radius = model.ring_size_factor * search.gSiz[0]
     same = ssub == 1 and tsub == 1
     sn = _noise(movie) if sn is None else sn
-    cells = _search_in_turns(coarse, small, radius, search, model, sn if same else _noise(coarse))
+    cells, ring = _search_in_turns(coarse, small, radius, search, model, sn if same else _noise(coarse))
     A = upscale_footprints(cells.A, movie.dims, ssub)
     C = upscale_traces(cells.C, movie.T, tsub)
-    ring = RingModel.fit(movie, A, C, radius * ssub, model.ssub_B)
+    if ring is None or not same:
+        ring = RingModel.fit(movie, A, C, radius * ssub, model.ssub_B)
     rest = ring.without_background(movie, A, C)
     if not same:
         cells = model.refined(rest, A, C, sn, movie.dims, whole=False)
@@ -272,8 +273,11 @@ def start_one_photon(
 
 def _search_in_turns(
     movie: PixelMovie, frames: Array, radius: float, search: SeedSearch, model: OnePhoton, sn: NDArray
-) -> Cells:
-    """Cells of the movie that is searched: `init_iter` searches, each in what the model so far leaves."""
+) -> tuple[Cells, RingModel | None]:
+    """Cells of the movie that is searched: `init_iter` searches, each in what the model so far leaves.
+
+    Also the ring model of what just these cells leave, if the last search found no others; else None.
+    """
     still = frames.max(axis=0) == frames.min(axis=0)
     cells, noise = _found_in(_rows_of(frames), search)
     for turn in range(model.init_iter):
@@ -283,13 +287,17 @@ def _search_in_turns(
             most = search.max_number
             left = None if most is None else most - cells.A.shape[1]
             if left == 0 or places_of(search.seed_method)[0] == "manual":
-                break
+                return cells, ring
             rows = _left_over(rest, cells)
             rows[still] = 0  # where nothing changes there is no background either
             more, _ = _found_in(rows, replace(search, max_number=left, seed_method="auto"), noise)
-            cells = model.merged(_together(cells, _new_ones(more, cells)), whole=False)
+            new = _new_ones(more, cells)
+            merged = model.merged(_together(cells, new), whole=False)
+            if merged.A.shape[1] == cells.A.shape[1] and not new.A.shape[1]:
+                return cells, ring
+            cells = merged
         cells = model.refined(rest, cells.A, cells.C, sn, movie.dims, whole=False)
-    return cells
+    return cells, None
 
 
 def _rows_of(frames: Array) -> Array:
