@@ -139,10 +139,11 @@ def merge_across(
 
 def _counted_once(A: csc_matrix, patches: NDArray[np.bool_], covers: csr_matrix) -> csc_matrix:
     """Members of a group, each pixel divided by how often it was looked at: by how many different sets of patches."""
-    times = np.zeros(A.shape[0])
+    rows, place = np.unique(A.indices, return_inverse=True)
+    near, times = covers[rows], np.zeros(len(rows))
     for those in np.unique(patches, axis=0):
-        times += np.asarray(covers[:, np.flatnonzero(those)].sum(1)).ravel() > 0
-    return csc_matrix(diags(1 / np.maximum(times, 1)) @ A)
+        times += np.asarray(near[:, np.flatnonzero(those)].sum(1)).ravel() > 0
+    return csc_matrix((A.data / np.maximum(times, 1)[place], A.indices, A.indptr), shape=A.shape)
 
 
 def _with_columns(A: csc_matrix, groups: list[NDArray[np.int64]], parts: list[csc_matrix]) -> csc_matrix:

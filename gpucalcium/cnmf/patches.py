@@ -75,6 +75,10 @@ def _check(cnmf: CNMF) -> None:
         raise NotSupportedError(
             "nb_patch=-1 keeps whole movies as the background of patches: use nb_patch >= 0"
         )
+    if params.get("patch", "border_pix") and _fit.has_ring(cnmf):
+        raise NotSupportedError(
+            "border_pix: the weights of a ring model have no place for pixels that are left out; crop the movie first"
+        )
     if cnmf.estimates.A is not None and cnmf.dims is None:  # given, not found by an earlier fit
         raise NotSupportedError(
             "rf is set and there are components to start from, which is done on the whole field of view: use rf=None, "
@@ -82,6 +86,11 @@ def _check(cnmf: CNMF) -> None:
         )
     if cnmf.dview is not None:
         mapper(cnmf.dview)
+        if not params.get("patch", "in_memory"):
+            raise NotSupportedError(
+                "in_memory=False reads a patch anew for each step, which is not done behind dview: use "
+                "in_memory=True, or dview=None"
+            )
 
 
 class _Job(NamedTuple):
@@ -145,7 +154,7 @@ def _merge_again(cnmf: CNMF) -> None:
 def _near(part: FrameSource) -> tuple[FrameSource, int]:
     """`part`, on the active device if it takes no more than half of the budget, and the bytes taken there."""
     size = math.prod(part.shape) * part.dtype.itemsize
-    if getattr(part, "array", None) is None and 2 * size > backend.budget():
+    if 2 * size > backend.budget():
         return part, 0
     before = getattr(part, "array", None)
     try:
@@ -342,8 +351,10 @@ def _elsewhere(
     if path is not None:
         if isinstance(part, Cropped):
             windows = [within(part.whole.shape[1:], part.window, window) for window in windows]
-        return run(run_patch, [_Job(b, os.fspath(path), w) for b, w in zip(blanks, windows, strict=True)])
-    results: list[PatchResult] = []
+        results = run(run_patch, [_Job(b, os.fspath(path), w) for b, w in zip(blanks, windows, strict=True)])
+        done(len(windows))
+        return results
+    results = []
     for group in groups_within(source, windows, backend.budget() // 2):
         if reads_windows(source):
             frames = [read_window(source, windows[i]) for i in group]

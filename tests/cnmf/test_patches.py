@@ -230,6 +230,10 @@ def test_processes_read_the_file_themselves(scene, tmp_path, found):
 def test_dview_that_cannot_work_is_named(scene):
     with pytest.raises(ParameterError, match="map_sync, submit and map"):
         CNMF(1, **SETTINGS, **GRID, dview=3).fit(scene.Y)
+    m = CNMF(1, **SETTINGS, **GRID, dview=Pool())
+    m.params.change_params({"patch": {"in_memory": False}})
+    with pytest.raises(NotSupportedError, match="in_memory"):
+        m.fit(scene.Y)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -352,7 +356,12 @@ def test_part_of_the_field(scene):
 
 
 @pytest.mark.parametrize(
-    "options, words", [({"gnb": -1}, "nb_patch"), ({"Ain": csc_matrix(np.ones((600, 1)))}, "start from")]
+    "options, words",
+    [
+        ({"gnb": -1}, "nb_patch"),
+        ({"Ain": csc_matrix(np.ones((600, 1)))}, "start from"),
+        ({"method_init": "corr_pnr", "center_psf": True, "gnb": 0, "border_pix": 2}, "crop the movie"),
+    ],
 )
 def test_says_what_patches_do_not_do(scene, options, words):
     with pytest.raises(NotSupportedError, match=words):
