@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from gpucalcium import backend
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.params_measure import measure
@@ -137,6 +138,17 @@ def test_missing_values_and_order_in_memory_do_not_matter():
     assert measure(movie).half_width == pytest.approx(found.half_width, rel=0.1)
     with pytest.raises(MovieValueError):
         measure(np.full((40, 20, 20), np.nan))
+
+
+def test_wings_measure_the_same(wing):
+    scene = two_photon(40, (32, 30), 4, radius=3, rate_hz=2, seed=1)
+    with backend.use("cpu"):
+        expected = measure(scene.movie)
+    found = measure(wing.put(scene.movie))
+    assert found.cells == expected.cells
+    assert found.half_width == pytest.approx(expected.half_width, rel=1e-3)  # counts pixels above a threshold
+    assert found.shifts == pytest.approx(expected.shifts, abs=0.01)
+    assert found.noise == pytest.approx(expected.noise, rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(29, 20, 20), (40, 15, 20)])
