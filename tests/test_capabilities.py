@@ -116,7 +116,9 @@ def extract(name, movie, dims):
             )
             return function(1, params=params).fit(movie).estimates.C
         case "cnmf.patches.fit":
-            params = gpucalcium.CNMFParams(k=1, gSig=[1] * len(dims), gnb=1, p=1, rf=4, stride=2, p_ssub=1, p_tsub=1)
+            params = gpucalcium.CNMFParams(
+                k=1, gSig=[1] * len(dims), gnb=1, p=1, rf=4, stride=2, p_ssub=1, p_tsub=1
+            )
             found = gpucalcium.CNMF(1, params=params)
             function(found, movie, ())
             return found.estimates.C

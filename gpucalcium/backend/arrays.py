@@ -28,7 +28,9 @@ _ALLOWED: dict[str, frozenset[str]] = {
         newaxis nonzero ones outer pi ravel reshape round sin sort sqrt square stack std subtract sum
         take tensordot transpose where zeros zeros_like""".split()
     ),
-    "fft": frozenset("fft fftfreq fftn fftshift ifft ifftn irfft irfft2 irfftn rfft rfft2 rfftfreq rfftn".split()),
+    "fft": frozenset(
+        "fft fftfreq fftn fftshift ifft ifftn irfft irfft2 irfftn rfft rfft2 rfftfreq rfftn".split()
+    ),
     "ndimage": frozenset("convolve1d correlate1d gaussian_filter uniform_filter".split()),
     "linalg": frozenset("cholesky norm solve".split()),
     "sparse": frozenset("csc_matrix csr_matrix".split()),
