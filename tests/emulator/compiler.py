@@ -8,9 +8,10 @@ import os
 import re
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,13 @@ FLAGS = (
 SANITIZE_FLAGS = "-g -fsanitize=address,undefined -fno-sanitize-recover=undefined".split()
 MANY_THREADS = 200_000  # a launch of more is run under one seed
 SEEDS = 3
-_one_at_a_time = Lock()  # fibers have one scheduler, and guards are for one launch
+_one_at_a_time = Lock()  # guards are for one launch
+
+
+@cache
+def _other_thread(process: int) -> ThreadPoolExecutor:
+    """Launches what is not launched by the main thread: stacks of fibers stay with the thread that ran them."""
+    return ThreadPoolExecutor(1, thread_name_prefix="emulator")
 
 
 class KernelFault(RuntimeError):
@@ -177,10 +184,12 @@ class RawKernel:
             if isinstance(value, ndarray):
                 arrays.append((value, wants.writes))
         values = (ctypes.c_void_p * max(1, len(packed)))(*[ctypes.addressof(value) for value in packed])
+        launch = (arrays, seeds(threads * int(np.prod(grid))), (*grid, *block, int(shared_mem)), values)
         with _one_at_a_time:
-            self._under_seeds(
-                arrays, seeds(threads * int(np.prod(grid))), (*grid, *block, int(shared_mem)), values
-            )
+            if current_thread() is main_thread():
+                self._under_seeds(*launch)
+            else:
+                _other_thread(os.getpid()).submit(self._under_seeds, *launch).result()
 
     def _under_seeds(self, arrays: list[tuple[ndarray, bool]], seeds: int, extents: Any, values: Any) -> None:
         """Run from the same start once per seed; the last run's results stay."""

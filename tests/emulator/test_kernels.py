@@ -239,3 +239,22 @@ def test_threads_launch_at_the_same_time():
         worker.join()
     for out in outs:
         assert_array_equal(out.get(), expected)
+
+
+def test_threads_that_end_leave_no_stacks_behind():
+    """A process may only map so many pieces of memory, and a long test run starts thousands of threads."""
+    kernel, out = get("indices"), cp.zeros((1, 64), "int32")
+
+    def maps():
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    def launch():
+        thread = threading.Thread(target=kernel, args=((1,), (64,), (out,)))
+        thread.start()
+        thread.join()
+
+    launch()
+    before = maps()
+    for _ in range(20):
+        launch()
+    assert maps() < before + 20
