@@ -48,7 +48,7 @@ class RegistrationCheck:
     shifts: NDArray[np.float32]
     """(T, ndim) displacement applied to each frame as a whole, pixels, axis order."""
     field: NDArray[np.float32] | None
-    """(T, *counts, ndim) displacement applied to each patch; None if registration was rigid."""
+    """``(T, *counts, ndim)`` displacement applied to each patch; None if registration was rigid."""
     grid: PatchGrid | None
     quality: FrameQuality | None
 

@@ -37,7 +37,7 @@ class RegisteredMovie(Source):
         The recording, (T, d1, d2[, d3]).
     shifts : (T, ndim) array, optional
         Displacement to apply to each frame, pixels, axis order; this, or `field`.
-    field : (T, *counts, ndim) array, optional
+    field : ``(T, *counts, ndim)`` array, optional
         Displacement of each patch of `grid`.
     grid : PatchGrid, optional
         Where the patches of `field` lie.

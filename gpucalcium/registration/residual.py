@@ -50,7 +50,7 @@ class ResidualMotion:
     offsets: NDArray[np.float32]
     """(k, ndim) displacement that moves the low end as a whole onto the high end, pixels, axis order."""
     field: NDArray[np.float32]
-    """(k, *counts, ndim) the same in every patch of `grid`."""
+    """``(k, *counts, ndim)`` the same in every patch of `grid`."""
     grid: PatchGrid
 
     @property
