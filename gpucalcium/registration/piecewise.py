@@ -94,7 +94,7 @@ class PiecewiseResult:
     shifts: NDArray[np.float32]
     """(T, ndim) displacement of each frame as a whole, pixels."""
     field: NDArray[np.float32]
-    """``(T, *counts, ndim)`` displacement applied at each patch of `grid`: that of the frame and of the patch together."""
+    """``(T, *counts, ndim)`` displacement applied at each patch of `grid`: of frame and patch together."""
     grid: PatchGrid
     quality: FrameQuality
     """As for rigid registration; `clamped` also where a patch lay beyond `max_deviation_rigid`."""
