@@ -25,6 +25,7 @@ INSTANCES: dict[str, dict[str, list[tuple]]] = {
         "scales": [()],
         "images": [()],
     },
+    "cutouts.cu": {"gather": [(pixel,) for pixel in (*PIXELS, "float64")]},
     "field.cu": {
         "smallest": [(pixel,) for pixel in PIXELS],
         **{name: [(pixel, axes) for pixel in PIXELS for axes in (2, 3)] for name in ("warp", "cut")},
