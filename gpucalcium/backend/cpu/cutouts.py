@@ -28,8 +28,8 @@ def gather_patches(
     Returns
     -------
     (n, V, P, P) float32
-        ``(pixel - mean) / std`` in double precision, rounded once; 0 (the mean) where a pixel is not finite, not seen or
-        outside the frame. The twins agree bit for bit.
+        ``(pixel - mean) / std`` in double precision, rounded once; 0 (the mean) where a pixel is not finite, not
+        seen or outside the frame. The twins agree bit for bit.
     """
     frames = frames.astype(compiled_dtype(frames.dtype, wide="f8"), copy=False)
     out = np.empty((len(frames), *masks.shape), np.float32)
