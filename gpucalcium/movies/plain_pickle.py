@@ -1,25 +1,30 @@
-"""Numbers out of a pickled dictionary, by looking at its opcodes: nothing is imported, called or built.
+"""Numbers out of a pickle, by looking at its opcodes: nothing is imported, called or built.
 
-A pickle is a program that may run any code, and none is ever run here. suite2p, however, says only in such a file
-(``ops.npy``) how large the frames of its movies are. `pickletools.genops` splits the bytes into opcodes and their
-arguments without executing any; this module follows what they put into dictionaries, lists and tuples, keeps plain
-numbers, texts and NumPy scalars, and leaves everything else unmade.
+A pickle is a program that may run any code, and none is ever run here. suite2p, however, says only in such files how
+large the frames of its movies are (``ops.npy``), and where its cells (``stat.npy``). `pickletools.genops` splits the
+bytes into opcodes and their arguments without executing any; this module follows what they put into dictionaries,
+lists and tuples, keeps plain numbers, texts, NumPy scalars and, where asked to, arrays, and leaves everything else
+unmade.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import pickletools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 MOST_BYTES, MOST_OPCODES = 1 << 30, 2_000_000
+MOST_OPCODES_OF_RECORDS = 40_000_000  # 50,000 cells of 40 entries, of 20 opcodes each
 _LONGEST = 256  # bytes of a text or number that is kept; the rest of the file is passed over
+_LONGEST_ARRAY = 1 << 24  # bytes likewise, where arrays are wanted
 _KNOWN = re.compile(
     r"(numpy(\.\w+)*|datetime|pathlib(\.\w+)*|collections) \w+|_codecs encode|(builtins|__builtin__) (frozen)?set"
 )
@@ -63,17 +68,49 @@ def read_dictionary(path: Path) -> dict[str, Any]:
     ValueError
         Not such a file; it refers to anything but NumPy, dates and paths; it is truncated, or far too long.
     """
+    found = _only_item(_followed(path, _LONGEST, MOST_OPCODES))
+    if not isinstance(found, dict):
+        raise ValueError("it holds no dictionary")
+    values = {name: _plain(value) for name, value in found.items()}
+    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+
+
+def read_records(path: Path, names: Collection[str]) -> list[dict[str, NDArray]]:
+    """Arrays of numbers in dictionaries that were pickled as a list, or as the items of a .npy file.
+
+    Parameters
+    ----------
+    path : Path
+        At most 1 GiB.
+    names : collection of str
+        Which entries are wanted.
+
+    Returns
+    -------
+    records : list of dict
+        For each dictionary the entries of these names that are arrays, or lists, of numbers; others are left out.
+
+    Raises
+    ------
+    ValueError
+        As `read_dictionary`; or it holds something else than dictionaries.
+    """
+    made = _followed(path, _LONGEST_ARRAY, MOST_OPCODES_OF_RECORDS)
+    items = made if isinstance(made, list) else _items(made)
+    if items is None or not all(isinstance(item, dict) for item in items):
+        raise ValueError("it holds no list of dictionaries")
+    arrays = [{name: _array(item[name]) for name in names if name in item} for item in items]
+    return [{name: array for name, array in item.items() if array is not None} for item in arrays]
+
+
+def _followed(path: Path, longest: int, most: int) -> Any:
+    """What the pickle of a file would have made."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has {path.stat().st_size} bytes, more than a description needs")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = _header(content)
         content.seek(start)
-        made = _Reader().follow(content)
-    found = _only_item(made)
-    if not isinstance(found, dict):
-        raise ValueError("it holds no dictionary")
-    values = {name: _plain(value) for name, value in found.items()}
-    return {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+        return _Reader(longest, most).follow(content)
 
 
 def _header(content: mmap.mmap) -> int:
@@ -87,11 +124,17 @@ def _header(content: mmap.mmap) -> int:
 
 def _only_item(made: Any) -> Any:
     """The item of an array that was to hold one Python object."""
+    items = _items(made)
+    return items[0] if items is not None and len(items) == 1 else made
+
+
+def _items(made: Any) -> list[Any] | None:
+    """The items of an array that was to hold Python objects; None if it is something else."""
     if isinstance(made, Unmade) and made.name.startswith("numpy") and made.state:
         state = made.state[0]
-        if isinstance(state, tuple) and state and isinstance(state[-1], list) and len(state[-1]) == 1:
-            return state[-1][0]
-    return made
+        if isinstance(state, tuple) and state and isinstance(state[-1], list):
+            return state[-1]
+    return None
 
 
 def _plain(value: Any) -> Any:
@@ -99,19 +142,50 @@ def _plain(value: Any) -> Any:
     if not (isinstance(value, Unmade) and re.fullmatch(r"numpy\._?core\.multiarray scalar", value.name)):
         return value
     match value.given:
-        case (Unmade(name="numpy dtype", given=(str(kind), *_), state=told), bytes(stored)) if (
-            _NUMBER.fullmatch(kind)
-        ):
-            is_swapped = any(isinstance(one, tuple) and one[1:2] == (">",) for one in told)
-            dtype = np.dtype(kind).newbyteorder(">") if is_swapped else np.dtype(kind).newbyteorder("<")
+        case (Unmade() as kind, bytes(stored)) if (dtype := _dtype(kind)) is not None:
             return np.frombuffer(stored, dtype)[0].item() if len(stored) == dtype.itemsize else None
+    return None
+
+
+def _array(value: Any) -> NDArray | None:
+    """The array of numbers that a value stands for, of native byte order; None if it stands for none."""
+    if isinstance(value, list | tuple):
+        plain = [_plain(item) for item in value]
+        return np.array(plain) if all(isinstance(item, bool | int | float) for item in plain) else None
+    if not isinstance(value, Unmade):
+        return None
+    match value:
+        case Unmade(state=[(_, tuple(shape), Unmade() as kind, bool(fortran), bytes(stored))]):
+            return _filled(shape, kind, "F" if fortran else "C", stored)
+        case Unmade(
+            given=(bytes() | bytearray() as stored, Unmade() as kind, tuple(shape), ("C" | "F") as order)
+        ):
+            return _filled(shape, kind, order, bytes(stored))
+    return None
+
+
+def _filled(shape: tuple[Any, ...], kind: Unmade, order: Any, stored: bytes) -> NDArray | None:
+    dtype = _dtype(kind)
+    lengths = [n for n in shape if isinstance(n, int) and n >= 0]
+    if dtype is None or len(lengths) != len(shape) or math.prod(lengths) * dtype.itemsize != len(stored):
+        return None
+    return np.frombuffer(stored, dtype).reshape(lengths, order=order).astype(dtype.newbyteorder("="))
+
+
+def _dtype(made: Unmade) -> np.dtype | None:
+    """The dtype of numbers that an object stands for; None if it is another."""
+    match made:
+        case Unmade(name="numpy dtype", given=(str(kind), *_), state=told) if _NUMBER.fullmatch(kind):
+            is_swapped = any(isinstance(one, tuple) and one[1:2] == (">",) for one in told)
+            return np.dtype(kind).newbyteorder(">" if is_swapped else "<")
     return None
 
 
 class _Reader:
     """A stack and a memo, as a pickle's opcodes use them."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int, most: int) -> None:
+        self._longest, self._most = longest, most
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
@@ -119,8 +193,8 @@ class _Reader:
         """What the opcodes would have made."""
         try:
             for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-                if count > MOST_OPCODES:
-                    raise ValueError(f"it has more than {MOST_OPCODES} parts")
+                if count > self._most:
+                    raise ValueError(f"it has more than {self._most} parts")
                 if opcode.name == "STOP":
                     return self._stack.pop()
                 self._step(opcode.name, argument)
@@ -134,7 +208,7 @@ class _Reader:
         elif name in _EMPTY:
             self._stack.append(_EMPTY[name]())
         elif name in _ARGUMENTS:
-            is_long = isinstance(argument, str | bytes | bytearray) and len(argument) > _LONGEST
+            is_long = isinstance(argument, str | bytes | bytearray) and len(argument) > self._longest
             is_long = is_long or (isinstance(argument, int) and argument.bit_length() > 8 * _LONGEST)
             self._stack.append(_TOO_LONG if is_long else argument)
         elif name in _GETS:

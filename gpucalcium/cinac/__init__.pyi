@@ -1,0 +1,17 @@
+from .cinac_file import CinacFileReader as CinacFileReader
+from .cinac_file import CinacFileWriter as CinacFileWriter
+from .movies import CinacDataMovie as CinacDataMovie
+from .movies import CinacFileReaderMovie as CinacFileReaderMovie
+from .movies import CinacMovie as CinacMovie
+from .movies import CinacTiffMovie as CinacTiffMovie
+from .patch_data import MoviePatchData as MoviePatchData
+from .recording import CinacRecording as CinacRecording
+from .recording import (
+    create_cinac_recording_from_cinac_file_segment as create_cinac_recording_from_cinac_file_segment,
+)
+from .rois import CellMap as CellMap
+from .split_movies import CinacSplitedNpyMovie as CinacSplitedNpyMovie
+from .split_movies import CinacSplitedTiffMovie as CinacSplitedTiffMovie
+from .windows import load_data_for_cell_type_prediction as load_data_for_cell_type_prediction
+from .windows import load_data_for_prediction as load_data_for_prediction
+from .windows import window_starts as window_starts

@@ -1,0 +1,92 @@
+"""Traces of cells: the mean of the raw movie over their pixels, smoothed, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpucalcium import backend
+from gpucalcium.backend import FrameSource, arrays
+from gpucalcium.backend.stencils import compiled_dtype
+
+SMOOTHING_WINDOW = 7  # frames
+DISPLAY_OFFSET = 2.0  # deviations by which a normalised smooth trace is drawn below its raw one
+
+
+def mean_traces(source: FrameSource, pixels: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+    """(N, T) mean of each frame over the pixels of each cell, in the units of the movie; one pass, in chunks.
+
+    Parameters
+    ----------
+    source : FrameSource, (T, d1, d2[, d3])
+    pixels : sequence of (n,) int64
+        For each cell its pixels, in C order.
+
+    Returns
+    -------
+    traces : (N, T) float64
+        Pixels that are NaN are left out; NaN where there is no other, and for a cell without pixels.
+    """
+    indptr = np.cumsum([0, *map(len, pixels)]).astype(np.int64)
+    rows = np.concatenate([np.empty(0, np.int64), *pixels])
+    ones = np.ones(len(rows), np.float32)
+    traces, done = np.empty((len(pixels), source.shape[0])), 0
+    can_miss = source.dtype.kind == "f"
+    frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
+    for chunk in backend.stream(source, working=16 * len(pixels) + 2 * frame_bytes):
+        flat = chunk.reshape(len(chunk), -1)
+        flat = flat.astype(compiled_dtype(flat.dtype, wide="f8"), copy=False)
+        sums = _sums(flat, indptr, rows, ones)
+        counts = np.broadcast_to(np.diff(indptr), sums.shape)
+        if can_miss and np.isnan(sums).any():
+            xp = arrays.xp(flat)
+            present = ~xp.isnan(flat)
+            sums = _sums(xp.where(present, flat, xp.zeros_like(flat)), indptr, rows, ones)
+            counts = _sums(present.astype("float32"), indptr, rows, ones)
+        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        traces[:, done : done + len(means)] = means.T
+        done += len(means)
+    return traces
+
+
+def _sums(
+    flat: backend.Array, indptr: NDArray[np.int64], rows: NDArray[np.int64], ones: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """(n, N) sums of frames (n, d) over the pixels of each cell, on the host."""
+    out = backend.array_module(flat).empty((len(flat), len(indptr) - 1), "float64")
+    given = (backend.like(flat, x) for x in (indptr, rows, ones))
+    backend.wing(flat).products.project(flat, *given, out)
+    return backend.to_numpy(out)
+
+
+def smoothed(traces: NDArray, window: int = SMOOTHING_WINDOW) -> NDArray[np.float64]:
+    """Traces (..., T) convolved with a Hamming window of unit sum; ends are reflected, without repeating the last."""
+    weights = np.hamming(window) / np.hamming(window).sum()
+    reach = window // 2
+    ends = [(0, 0)] * (np.ndim(traces) - 1) + [(reach, reach)]
+    padded = np.pad(np.asarray(traces, np.float64), ends, mode="reflect")
+    parts = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)
+    return parts @ weights
+
+
+def z_scored(traces: NDArray) -> NDArray[np.float64]:
+    """Each trace (..., T) less its mean, in standard deviations; zeros where it is constant or NaN."""
+    traces = np.asarray(traces, np.float64)
+    present = ~np.isnan(traces)
+    counts = np.maximum(present.sum(axis=-1, keepdims=True), 1)
+    mean = np.where(present, traces, 0).sum(axis=-1, keepdims=True) / counts
+    centred = np.where(present, traces - mean, 0)
+    std = np.sqrt((centred**2).sum(axis=-1, keepdims=True) / counts)
+    size = np.where(present, np.abs(traces), 0).max(axis=-1, keepdims=True, initial=0)
+    moves = std > CONSTANT * size  # the mean of equal numbers is off by rounding
+    return np.divide(centred, std, out=np.zeros_like(centred), where=moves)
+
+
+CONSTANT = 1e-12  # of its largest value: a trace that varies less does not vary
+
+
+def normalised_smooth(traces: NDArray) -> NDArray[np.float64]:
+    """What is drawn below the raw traces, and scored: smoothed, each in standard deviations, less `DISPLAY_OFFSET`."""
+    return z_scored(smoothed(traces)) - DISPLAY_OFFSET
