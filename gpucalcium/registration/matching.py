@@ -15,11 +15,12 @@ from functools import cached_property, lru_cache
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import correlate, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, fourier
 from gpucalcium.registration.activity import Activity
+from gpucalcium.registration.pass_band import passed
 
 SPECTRUM_POWER = 0.65
 """Exponent of N(k). Part of what N counts as noise is cells that brighten in place: it weighs less than its power."""
@@ -206,7 +207,8 @@ class Matcher:
             Measured on frames of the same recording.
         high_pass : array, optional
             Kernel that frames and template are to be correlated with first. Correlation is linear, so it acts
-            here, twice, on the template alone, and costs nothing per frame. `noise.activity` is then not used.
+            here, twice, on the template alone (see `pass_band.passed`), and costs nothing per frame.
+            `noise.activity` is then not used.
         """
         offset = float(template.mean(dtype=np.float64))
         fill = (template - np.float32(offset)).astype(np.float32)
@@ -288,14 +290,14 @@ def _weighted(
     """Spectrum of the filter, conjugated: whitened image, cut to the inside of the frame so that nothing wraps."""
     shape = image.shape
     if high_pass is not None:
-        image = correlate(image, high_pass, mode="reflect")
+        image = passed(image, high_pass)
     spectrum = scipy.fft.rfftn(image - image.mean())
     margins = tuple(min(m / 2, MARGIN_SHARE * n) for m, n in zip(bound, shape, strict=True))
     inside = window(shape, margins) / noise.deviation
     weighted = scipy.fft.irfftn(spectrum * noise.weight, s=shape) * inside
     weighted -= inside * (weighted.sum() / inside.sum())
     if high_pass is not None:
-        weighted = correlate(weighted, high_pass, mode="constant")
+        weighted = passed(weighted, high_pass)
     result = scipy.fft.rfftn(weighted).conj()
     result[(0,) * result.ndim] = 0
     return result

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import correlate
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
@@ -27,6 +26,7 @@ from gpucalcium.registration.matching import (
     settled,
     wave_number,
 )
+from gpucalcium.registration.pass_band import passed
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
@@ -171,7 +171,7 @@ def _kernels(
 ) -> NDArray[np.complex64]:
     """Conjugated spectra of the whitened patches, scaled for an unnormalised inverse, within the band."""
     if high_pass is not None:
-        image = correlate(image, high_pass, mode="reflect")
+        image = passed(image, high_pass)
     whitened = scipy.fft.irfftn(scipy.fft.rfftn(image - image.mean()) * noise.weight, s=image.shape)
     whitened /= noise.deviation
     inside = patch_window(grid.width, TAPER_SHARE)
@@ -179,7 +179,7 @@ def _kernels(
     filters = np.stack([whitened[patch] * inside for patch in grid.slices])
     filters -= inside * (filters.sum(axis=axes, keepdims=True) / inside.sum())
     if high_pass is not None:
-        filters = correlate(filters, high_pass[None], mode="constant")
+        filters = passed(filters, high_pass)
     spectra = scipy.fft.rfftn(filters, axes=axes).conj()
     spectra[(slice(None), *(0,) * image.ndim)] = 0
     patches = np.stack([image[patch] for patch in grid.slices])

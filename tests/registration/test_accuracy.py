@@ -183,6 +183,15 @@ def test_imposed_shifts_of_real_frames(recordings, name, most, off):
         assert share <= off
 
 
+def test_imposed_shifts_of_real_frames_by_high_pass(recordings):
+    off = []
+    for seed in range(3):
+        scene = imposed(recordings["demo_2p"], seed=seed)
+        found = found_in(scene.movie, (8, 8), gSig_filt=(3, 3)).shifts
+        off.append(misses(found, scene.shifts)[1])
+    assert np.mean(off) < 0.01  # 0.005; as much of cell-sized waves as the kernel passes: 0.07
+
+
 @pytest.mark.parametrize(
     ("name", "edge", "like", "crisp"),
     [
