@@ -27,7 +27,8 @@ __global__ void ar1(const Sample* __restrict__ y, index_t K, int T, const double
         Pool pool{static_cast<double>(y[t * K + k]) - level - last, 1.0, decay, t};
         while (n > 0) {
             const Pool left = stack[n - 1];
-            if (!(left.v / left.w * left.gl + least > pool.v / pool.w)) break;
+            // the spike between them times both w, which spares two divisions
+            if (!(left.v * left.gl * pool.w + least * left.w * pool.w > pool.v * left.w)) break;
             pool = merged(left, pool);
             --n;
         }

@@ -5,6 +5,7 @@
 // grows and shrinks by Lawson & Hanson's rules; least squares on it is a recursion over its spikes.
 
 constexpr int MOST_ROUNDS = 1000;  // of additions; a hundred is rare
+constexpr double NO_DECAY = 1e-30;  // a slower root below which what there is at t = 0 is gone at t = 1
 constexpr int APART = 8;           // frames: spikes added in one round are local maxima of the gradient over this distance
 
 // y - b less what a unit of calcium at t costs: lambda (1 - g1 - g2), at the last two samples more
@@ -72,7 +73,7 @@ struct Problem {
             before = last;
             if (i < n && time(i) == t) {
                 now += at(OLD, i++);
-                if (t == 0 && slow > 0.0) before = now / slow;  // as if it had decayed before
+                if (t == 0 && slow > NO_DECAY) before = now / slow;  // as if it had decayed before
             }
             last = now;
             at(CALCIUM, t) = now;
@@ -175,7 +176,7 @@ struct Problem {
             const int l = length(i);
             const double u = at(FREE, i) - at(BOUND, i) * last;
             at(NEW, i) = u - g1 * last - g2 * before;
-            if (time(i) == 0 && slow > 0.0) last = u / slow;
+            if (time(i) == 0 && slow > NO_DECAY) last = u / slow;
             const double end = at(H, l - 1) * u + (l > 1 ? g2 * at(H, l - 2) * last : 0.0);
             before = l > 2 ? at(H, l - 2) * u + g2 * at(H, l - 3) * last : (l == 2 ? u : last);
             last = end;

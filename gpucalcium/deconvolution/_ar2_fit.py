@@ -80,19 +80,12 @@ class AR2Fit:
     ) -> tuple[Array, Array, Array]:
         """Baseline and penalty of AR(1) on means of k frames; spikes near the large ones of AR(1) at that penalty."""
         xp, wing = arrays.xp(self.traces), backend.wing(self.traces)
-        K, T = self.traces.shape
-        decay, n = slower_root(self.g), T // k
-        coarse = xp.ascontiguousarray(self.traces[:, : n * k].reshape(K, n, k).mean(axis=2))
+        decay, coarse = slower_root(self.g), wing.oasis.block_means(self.traces, k)
         _, _, level, lam = solve_ar1(coarse, decay**k, sn / np.sqrt(k), b, b_nonneg=self.b_nonneg)
         steady = lam * xp.asarray(1 - decay**k)
         penalty = steady / xp.asarray(1 - decay)
         wing.oasis.ar1(self.traces, xp.asarray(decay), level, penalty, self.none, self.c, self.s)
-        large = self.s > LARGE_SPIKE * self.s.max(axis=1, keepdims=True)
-        allowed = large.astype("uint8")
-        allowed[:, 0] = self.c[:, 0] > LARGE_SPIKE * self.s.max(axis=1)
-        for lag in range(1, min(MARK_FRAMES, T - 1) + 1):
-            allowed[:, lag:] |= large[:, :-lag].astype("uint8")
-            allowed[:, :-lag] |= large[:, lag:].astype("uint8")
+        allowed = wing.onnls.near_large(self.c, self.s, LARGE_SPIKE, MARK_FRAMES)
         return level, steady * self.gain, allowed
 
     def search(self, max_iter: int) -> None:
@@ -205,14 +198,15 @@ class AR2Fit:
     def _refine_baseline(self) -> None:
         """The best baseline for the calcium, at the same level: what it gains the penalty loses."""
         if self.free:
-            better = (self.traces - self.c).mean(axis=1, dtype="float64")
+            wing = backend.wing(self.traces).onnls
+            sums, _ = wing.residual_sums(self.traces, self.c, self.b)
+            better = self.b + sums / self.traces.shape[1]
             better = arrays.xp(better).maximum(better, 0) if self.b_nonneg else better
             self.lam = self.lam - (better - self.b) * self.gain
             self.b = better
 
     def _residual(self) -> Array:
-        residual = self.traces - self.c - self.b[:, None]
-        return (residual * residual).sum(axis=1, dtype="float64")
+        return backend.wing(self.traces).onnls.residual_sums(self.traces, self.c, self.b)[1]
 
 
 class _Bracket:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.errors import ArrayShapeError, ParameterError
+from gpucalcium.errors import ArrayShapeError, ArrayTypeError, ParameterError
 
 
 def shape_of(x: Array) -> tuple[int, ...]:
@@ -20,9 +20,7 @@ def checked_traces(y: Array) -> Array:
     shape = shape_of(y)
     if len(shape) not in (1, 2) or shape[-1] == 0:
         raise ArrayShapeError(f"traces have shape {shape}: give one trace (T,) or traces (K, T), T >= 1")
-    traces = backend.put(y).reshape(-1, shape[-1])
-    if traces.dtype not in (np.float32, np.float64):
-        traces = traces.astype(np.result_type(traces.dtype, np.float32))
+    traces = as_float(backend.put(y).reshape(-1, shape[-1]))
     finite = backend.to_numpy(arrays.xp(traces).isfinite(traces).all(axis=1))
     if not finite.all():
         bad = np.flatnonzero(~finite)
@@ -31,6 +29,14 @@ def checked_traces(y: Array) -> Array:
             "NaN or infinite samples; leave out or interpolate them first"
         )
     return traces
+
+
+def as_float(x: Array) -> Array:
+    """`x` in C order and float32 if that holds its values exactly, else float64: what the wings take."""
+    if x.dtype.kind not in "biuf":
+        raise ArrayTypeError(f"signals are of type {x.dtype}: give real numbers")
+    dtype = np.float32 if x.dtype == np.float32 or np.can_cast(x.dtype, np.float32) else np.float64
+    return arrays.xp(x).ascontiguousarray(x.astype(dtype, copy=False))
 
 
 def per_trace(value: float | Array, K: int, name: str) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.deconvolution._signals import shape_of
+from gpucalcium.deconvolution._signals import as_float, shape_of
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies import open_movie
 
@@ -67,7 +67,7 @@ def get_noise_fft(
     levels, bands = [], []
     for at in range(0, max(rows, 1), tile):
         block = flat[at : at + tile]
-        signals = backend.put(block if len(samples) == 1 else _join([block[:, s] for s in samples]))
+        signals = as_float(backend.put(block if len(samples) == 1 else _join([block[:, s] for s in samples])))
         spectrum = backend.wing(signals).spectrum
         bands.append(spectrum.power(_without_origin(signals), low, high))
         levels.append(spectrum.level(bands[-1], noise_method))
@@ -187,13 +187,10 @@ def axcov(data: Array, maxlag: int = 10) -> Array:
     T = _length(data)
     if not 0 <= maxlag < T:
         raise ParameterError(f"maxlag={maxlag}: a signal of {T} samples has lags 0..{T - 1}")
-    signals = backend.put(data)
-    xp = arrays.xp(signals)
-    x = signals.astype("float64")
-    x = x - x[..., :1]  # a constant becomes exact zeros
-    x = x - x.mean(axis=-1, keepdims=True)
-    one_side = [(x[..., lag:] * x[..., : T - lag]).sum(axis=-1) / T for lag in range(maxlag + 1)]
-    return backend.like(data, xp.stack([*one_side[:0:-1], *one_side], axis=-1))
+    signals = as_float(backend.put(data).reshape(-1, T))
+    one_side = backend.wing(signals).spectrum.autocovariance(signals, maxlag)
+    both = arrays.xp(one_side).concatenate([one_side[:, :0:-1], one_side], axis=1)
+    return backend.like(data, both.reshape(*shape_of(data)[:-1], 2 * maxlag + 1))
 
 
 def _pixel_signals(
@@ -238,30 +235,10 @@ def _welch_level(
             f"noise_range={tuple(noise_range)} holds no frequency of a segment of {segment} samples: "
             "use a wider band (at most 0 to 0.5 cycles per frame) or a longer signal"
         )
-    x = backend.put(traces).reshape(-1, T)
-    density = _welch(_without_origin(x), segment)[:, bins[0] : bins[-1] + 1]
-    wing = backend.wing(density)
-    sn = wing.spectrum.level(arrays.xp(density).ascontiguousarray(density.astype("float32")), method)
+    x = as_float(backend.put(traces).reshape(-1, T))
+    spectrum = backend.wing(x).spectrum
+    sn = spectrum.level(spectrum.welch(x, segment, int(bins[0]), int(bins[-1]) + 1), method)
     return backend.like(like, sn.reshape(lead) if lead else sn[0])
-
-
-def _welch(x: Array, segment: int) -> Array:
-    """Welch's one-sided power density of rows of `x` (K, T) at k / segment (P. Welch 1967): (K, segment // 2 + 1)."""
-    xp, fft = arrays.xp(x), arrays.fft(x)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(segment) / segment)
-    taper = xp.asarray(window if segment > 1 else np.ones(1)).astype("float32")
-    step = segment - segment // 2
-    starts = range(0, x.shape[1] - segment + 1, step)
-    pieces = xp.stack([x[:, s : s + segment] for s in starts], axis=1)
-    pieces = (pieces - pieces.mean(axis=-1, keepdims=True)) * taper
-    spectrum = fft.rfft(pieces, axis=-1)
-    density = (spectrum.real**2 + spectrum.imag**2).mean(axis=1) * np.float32(
-        2 / float((window**2).sum() or 1)
-    )
-    density[:, 0] /= 2  # the mean and, for an even segment, the Nyquist bin have no mirror image
-    if segment % 2 == 0:
-        density[:, -1] /= 2
-    return density
 
 
 def _selected_samples(T: int, most: int) -> list[slice]:

@@ -190,7 +190,7 @@ def _decimated_search(
 ) -> None:
     """Baseline and penalty from means of k frames: calcium decays by g^k, noise is sn / sqrt(k); writes b and lam."""
     xp, n = arrays.xp(y), y.shape[1] // k
-    coarse = xp.ascontiguousarray(y[:, : n * k].reshape(len(y), n, k).mean(axis=2))
+    coarse = backend.wing(y).oasis.block_means(y, k)
     c, s = xp.empty(coarse.shape, "float32"), xp.empty(coarse.shape, "float32")
     decay, theta = xp.asarray(g**k), xp.asarray(sn**2 / k * n)
     backend.wing(y).oasis.constrained_ar1(coarse, decay, theta, b, free_b, b_nonneg, steps, c, s, lam)

@@ -14,6 +14,8 @@ from gpucalcium.backend import Array, arrays
 from gpucalcium.deconvolution._signals import as_given, checked_traces, coefficients, per_trace, shape_of
 from gpucalcium.errors import ArrayShapeError, ParameterError
 
+NO_DECAY = 1e-30  # a slower root below which what there is at t = 0 is gone at t = 1
+
 
 class KktResidual(NamedTuple):
     """By how much each trace misses the conditions of the optimum; all 0 there."""
@@ -103,7 +105,8 @@ def _spikes(c: Array, g: Array) -> Array:
     """s_t = c_t - g_1 c_{t-1} - g_2 c_{t-2}, t >= 1, as if calcium had decayed by the slower root before; s_0 = c_0."""
     xp = arrays.xp(c)
     slow = (g[:, 0] + xp.sqrt(xp.maximum(g[:, 0] ** 2 + 4 * g[:, 1], 0))) / 2
-    before = xp.where(slow > 0, c[:, 0] / xp.where(slow > 0, slow, 1.0), 0.0)
+    decays = slow > NO_DECAY
+    before = xp.where(decays, c[:, 0] / xp.where(decays, slow, 1.0), 0.0)
     s = c.copy()
     s[:, 1:] -= g[:, :1] * c[:, :-1]
     s[:, 1:2] -= (g[:, 1] * before)[:, None]

@@ -266,3 +266,14 @@ def test_any_trace_ends_at_the_target_or_at_a_bound(seed, g, T, sn):
             assert lam == pytest.approx(0, abs=1e-9)
         elif rss < 1 - 1e-3:  # not even a flat line leaves that much
             assert not c.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("T", "k"), [(1, 1), (5, 5), (33, 5), (100, 7)])
+def test_block_means(wing, dtype, T, k):
+    y = np.random.default_rng(0).normal(3, 1, (3, T)).astype(dtype)
+    n = T // k
+    device = wing.put(y)
+    got = backend.to_numpy(backend.wing(device).oasis.block_means(device, k))
+    assert got.dtype == dtype
+    assert_allclose(got, y[:, : n * k].astype(float).reshape(3, n, k).mean(axis=2), rtol=1e-6)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import lsq_linear
@@ -124,6 +124,7 @@ def test_twins_find_the_same_spikes(dtype):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.0, 0.98), st.floats(0.0, 0.9), st.integers(1, 60), st.floats(0, 2))
+@example(0, 0.0, 2.2e-309, 2, 0.0)  # a root that nothing can be divided by
 def test_any_trace_meets_the_conditions_of_the_optimum(seed, d, r, T, lam):
     g = (d + r, -d * r)
     y = np.random.default_rng(seed).normal(0.3, 1, (1, T)).astype(np.float32)
@@ -136,3 +137,34 @@ def test_any_trace_meets_the_conditions_of_the_optimum(seed, d, r, T, lam):
         assert spikes.min() > -1e-4
         assert slope.max() < scale
         assert np.abs(slope[spikes > 1e-3]).max(initial=0) < scale
+
+
+@pytest.mark.parametrize("T", [1, 2, 3, 31, 200])
+@pytest.mark.parametrize("reach", [0, 2, 40])
+def test_marks_lie_near_large_spikes(wing, T, reach):
+    rng = np.random.default_rng(T)
+    s = (rng.exponential(1, (5, T)) * (rng.random((5, T)) < 0.2)).astype(np.float32)
+    s[1], c = 0, rng.exponential(0.2, (5, T)).astype(np.float32)
+    c[2, 0] = 0
+    bound = np.float32(0.1) * s.max(axis=1)
+    expected = np.zeros((5, T), np.uint8)
+    for k, t in zip(*np.nonzero(s > bound[:, None]), strict=True):
+        expected[k, max(t - reach, 0) : t + reach + 1] = 1
+    expected[:, 0] |= c[:, 0] > bound
+    device = wing.put(c), wing.put(s)
+    got = backend.wing(device[0]).onnls.near_large(*device, 0.1, reach)
+    assert_array_equal(backend.to_numpy(got), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("T", [1, 3, 4, 301])
+def test_residual_sums(wing, dtype, T):
+    rng = np.random.default_rng(0)
+    y, c = rng.normal(5, 1, (3, T)).astype(dtype), rng.random((3, T)).astype(np.float32)
+    b = rng.normal(size=3)
+    r = y.astype(float) - c - b[:, None]
+    device = [wing.put(x) for x in (y, c, b)]
+    sums, squares = backend.wing(device[0]).onnls.residual_sums(*device)
+    # float32 traces: y - c is rounded to 24 bits, of values of about 6
+    assert_allclose(backend.to_numpy(sums), r.sum(axis=1), rtol=1e-6, atol=1e-6 * T)
+    assert_allclose(backend.to_numpy(squares), (r * r).sum(axis=1), rtol=1e-6)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
@@ -77,3 +78,43 @@ def test_twins_agree(method):
             levels.append(backend.to_numpy(spectrum.level(spectrum.power(device, 75, 151), method)))
     for other in levels[1:]:
         assert_allclose(other, levels[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("T", "segment"), [(1, 1), (2, 2), (31, 31), (300, 256), (1000, 256), (257, 33)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_welch_is_that_of_scipy(wing, T, segment, dtype):
+    signals = np.random.default_rng(4).normal(50, 1, (37, T)).astype(dtype)
+    _, expected = scipy.signal.welch(
+        signals.astype(float), nperseg=segment, noverlap=segment // 2, window="hann", detrend="constant"
+    )
+    low, high = segment // 5, segment // 2 + 1
+    device = wing.put(signals)
+    got = backend.wing(device).spectrum.welch(device, segment, low, high)
+    assert got.dtype == np.float32
+    # float32 signals of 50 hold 2e-6 of their noise, and float32 transforms err by log2(segment) ulp
+    expected = expected[:, low:high]
+    assert_allclose(backend.to_numpy(got), expected, rtol=2e-5, atol=2e-5 * expected.max() + 1e-12)
+
+
+@pytest.mark.parametrize(("T", "most"), [(1, 0), (7, 6), (8, 3), (300, 12)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_autocovariance_is_the_mean_of_products(wing, T, most, dtype):
+    signals = np.random.default_rng(5).normal(1e4, 1, (5, T)).astype(dtype)
+    x = signals.astype(float) - signals.astype(float).mean(axis=1, keepdims=True)
+    expected = np.stack([(x[:, lag:] * x[:, : T - lag]).sum(axis=1) / T for lag in range(most + 1)], axis=1)
+    device = wing.put(signals)
+    got = backend.wing(device).spectrum.autocovariance(device, most)
+    assert_allclose(backend.to_numpy(got), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_threads_change_no_bit(monkeypatch):
+    signals = np.random.default_rng(6).normal(size=(301, 700)).astype(np.float32)
+    results = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("GPUCALCIUM_THREADS", threads)
+        spectrum = backend.wing(signals).spectrum
+        density = spectrum.welch(signals, 256, 65, 128)
+        results.append((density, spectrum.level(density, "median"), spectrum.autocovariance(signals, 7)))
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            assert_array_equal(a, b)

@@ -7,11 +7,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from gpucalcium import backend
 from gpucalcium.deconvolution import (
     GetSn,
+    axcov,
     constrained_foopsi,
     constrained_oasisAR1,
     constrained_oasisAR2,
     estimate_parameters,
     estimate_time_constant,
+    get_noise_fft,
+    get_noise_welch,
 )
 from gpucalcium.deconvolution.oasis_ar2 import slower_root
 from tests.deconvolution.test_foopsi import bernoulli, hosted
@@ -119,3 +122,34 @@ def test_a_huge_trace_value_overflows_nothing():
     c, bl, *_ = constrained_foopsi(y, g=[0.9], sn=0.3e30, p=1)
     assert np.isfinite(c).all()
     assert bl[0] == pytest.approx(1e31, rel=0.2)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_threads_change_no_bit_of_what_is_estimated(monkeypatch, p):
+    y = bernoulli((0.9,), 0.3, K=90, T=700)[0]
+    results = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("GPUCALCIUM_THREADS", threads)
+        results.append(constrained_foopsi(y, p=p))
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        GetSn,
+        axcov,
+        get_noise_fft,
+        get_noise_welch,
+        estimate_time_constant,
+        lambda y: constrained_foopsi(y, p=1),
+        lambda y: constrained_oasisAR1(y, 0.9, 0.3),
+        lambda y: constrained_oasisAR2(y, (1.5, -0.53), 0.3),
+    ],
+)
+@pytest.mark.parametrize("bad", [np.ones((2, 40), complex), np.full((2, 40), "a")])
+def test_what_is_not_real_is_said_so(function, bad):
+    with pytest.raises(TypeError, match="real"):
+        function(bad)

@@ -90,6 +90,23 @@ def ar1(
     share(len(y), work)
 
 
+def block_means(y: NDArray, k: int) -> NDArray:
+    """Means of k samples of each trace (K, T): (K, T // k) of the dtype of `y`; what is left at the end is left out."""
+    means = np.empty((len(y), y.shape[1] // k), y.dtype)
+    share(len(y), lambda first, last: _block_means(y, k, means, first, last))
+    return means
+
+
+@nb.njit(nogil=True, cache=True)
+def _block_means(y, k, means, first, last):
+    for row in range(first, last):
+        for i in range(means.shape[1]):
+            total = 0.0
+            for t in range(i * k, (i + 1) * k):
+                total += y[row, t]
+            means[row, i] = total / k
+
+
 def greedy_ar1(
     y: NDArray,
     g: NDArray[np.float64],
@@ -152,13 +169,18 @@ def _greedy_ar1(y, g, theta, b, c, s, work, start, first, last):
 
 @nb.njit(error_model="numpy")
 def _decay_pools(y, g, b, lam, s_min, c, s, pools, start):
-    """One trace of `ar1`: pools merge unless the spike between them is s_min or more; too small ones are cleared."""
+    """One trace of `ar1`: pools merge unless the spike between them is s_min or more; too small ones are cleared.
+
+    Rows of `pools` are v, w and g^l; spikes are compared times w of both pools, which spares the divisions.
+    """
     T = len(y)
     level = b + lam * (1 - g)
     n = 0
     for i in range(T):
         v, w, gl, t = y[i] - level - (lam * g if i == T - 1 else 0.0), 1.0, g, i
-        while n > 0 and pools[0, n - 1] / pools[1, n - 1] * pools[2, n - 1] + s_min > v / w:
+        while n > 0 and (
+            pools[0, n - 1] * pools[2, n - 1] * w + s_min * pools[1, n - 1] * w > v * pools[1, n - 1]
+        ):
             n -= 1
             below = pools[2, n]
             v, w, gl, t = pools[0, n] + below * v, pools[1, n] + below * below * w, below * gl, start[n]

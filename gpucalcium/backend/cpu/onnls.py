@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gpucalcium.backend.cpu._threads import share
 
+NO_DECAY = 1e-30  # a slower root below which what there is at t = 0 is gone at t = 1
 MOST_ROUNDS = 1000  # of additions; a hundred is rare
 APART = 8  # frames: spikes added in one round are local maxima of the gradient over this distance
 H, HH, HG, W, C, GRADIENT, OLD, NEW, FREE, BOUND = range(10)  # rows of the scratch of a thread
@@ -58,6 +59,61 @@ def gradient_ar2(
     y, c (K, T); g (K, 2), b, lam (K,). At t = 0 the spike is one that decays by the slower root.
     """
     share(len(y), lambda first, last: _gradients(y, g, b, lam, c, gradient, first, last))
+
+
+def near_large(c: NDArray[np.float32], s: NDArray[np.float32], least: float, reach: int) -> NDArray[np.uint8]:
+    """1 within `reach` samples of spikes above `least` times the largest of the trace, else 0: (K, T).
+
+    The first sample is marked if c, not s, is above that there.
+    """
+    marks = np.empty(c.shape, np.uint8)
+    share(len(c), lambda first, last: _near_large(c, s, np.float32(least), reach, marks, first, last))
+    return marks
+
+
+def residual_sums(
+    y: NDArray, c: NDArray[np.float32], b: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum over t of y - c - b, and of its square: (K,), (K,)."""
+    sums, squares = np.empty(len(y)), np.empty(len(y))
+    share(len(y), lambda first, last: _residual_sums(y, c, b, sums, squares, first, last))
+    return sums, squares
+
+
+@nb.njit(nogil=True, cache=True)
+def _near_large(c, s, least, reach, marks, first, last):
+    T = c.shape[1]
+    for k in range(first, last):
+        bound = np.float32(0)
+        for t in range(T):
+            bound = max(bound, s[k, t])
+        bound *= least
+        marked = 0  # samples before this one are written
+        for t in range(T):
+            if s[k, t] > bound:
+                low, high = max(t - reach, marked), min(t + reach + 1, T)
+                marks[k, marked:low] = 0
+                marks[k, low:high] = 1
+                marked = high
+        marks[k, marked:] = 0
+        if c[k, 0] > bound:
+            marks[k, 0] = 1
+
+
+@nb.njit(nogil=True, cache=True)
+def _residual_sums(y, c, b, sums, squares, first, last):
+    for k in range(first, last):
+        r0 = r1 = r2 = r3 = q0 = q1 = q2 = q3 = 0.0  # four partial sums, which do not wait for each other
+        whole = y.shape[1] // 4 * 4
+        for t in range(0, whole, 4):
+            e0, e1 = y[k, t] - c[k, t] - b[k], y[k, t + 1] - c[k, t + 1] - b[k]
+            e2, e3 = y[k, t + 2] - c[k, t + 2] - b[k], y[k, t + 3] - c[k, t + 3] - b[k]
+            r0, r1, r2, r3 = r0 + e0, r1 + e1, r2 + e2, r3 + e3
+            q0, q1, q2, q3 = q0 + e0 * e0, q1 + e1 * e1, q2 + e2 * e2, q3 + e3 * e3
+        for t in range(whole, y.shape[1]):
+            e0 = y[k, t] - c[k, t] - b[k]
+            r0, q0 = r0 + e0, q0 + e0 * e0
+        sums[k], squares[k] = (r0 + r1) + (r2 + r3), (q0 + q1) + (q2 + q3)
 
 
 @nb.njit(nogil=True, cache=True)
@@ -144,7 +200,7 @@ def _calcium(g1, g2, T, times, n, x):
         last, before = g1 * last + g2 * before, last
         if i < n and times[i] == t:
             last += x[OLD, i]
-            if t == 0 and slow > 0:
+            if t == 0 and slow > NO_DECAY:
                 before = last / slow  # as if it had decayed before
             i += 1
         x[C, t] = last
@@ -269,7 +325,7 @@ def _least_squares(g1, g2, T, times, n, x):
         length = (times[i + 1] if i + 1 < n else T) - times[i]
         u = x[FREE, i] - x[BOUND, i] * last
         x[NEW, i] = u - g1 * last - g2 * before
-        if times[i] == 0 and slow > 0:
+        if times[i] == 0 and slow > NO_DECAY:
             last = u / slow
         end = x[H, length - 1] * u + (g2 * x[H, length - 2] * last if length > 1 else 0.0)
         if length > 2:

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from gpucalcium.backend.cpu._threads import share
 from gpucalcium.backend.device import threads
 
 BINS = 4096  # of the histogram that the density is smoothed from
@@ -24,13 +25,13 @@ def running_percentile(traces: NDArray, q: NDArray[np.float64], window: int) -> 
     """
     result = np.empty_like(traces)
     padded = np.pad(traces, ((0, 0), (window // 2, window - 1 - window // 2)), mode="symmetric")
-    _running(padded, q, window, result)
+    share(len(result), lambda first, last: _running(padded, q, window, result, first, last))
     return result
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _running(padded, q, window, result):
-    for k in nb.prange(len(result)):
+@nb.njit(nogil=True, cache=True)
+def _running(padded, q, window, result, first, last):
+    for k in range(first, last):
         x, rank = padded[k], min(int(window * q[k] / 100.0), window - 1)
         ranked = np.sort(x[:window])
         result[k, 0] = ranked[rank]
@@ -58,13 +59,13 @@ def _replace(ranked, old, new):
 def percentile(traces: NDArray, q: NDArray[np.float64]) -> NDArray:
     """Percentile q (K,) of each trace (K, T), linear between samples: (K,) of the dtype of `traces`."""
     result = np.empty(len(traces), traces.dtype)
-    _percentile(traces, q, result)
+    share(len(traces), lambda first, last: _percentile(traces, q, result, first, last))
     return result
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _percentile(traces, q, result):
-    for k in nb.prange(len(traces)):
+@nb.njit(nogil=True, cache=True)
+def _percentile(traces, q, result, first, last):
+    for k in range(first, last):
         ranked = np.sort(traces[k])
         place = q[k] / 100.0 * (len(ranked) - 1)
         low = min(int(place), len(ranked) - 1)
@@ -83,7 +84,7 @@ def mode_percentile(samples: NDArray) -> tuple[NDArray[np.float64], NDArray[np.f
     _histogram(samples, histograms, distinct)
     waves = scipy.fft.dct(histograms, type=2, axis=1, workers=threads())
     times = np.empty(len(samples))
-    _diffusion_times(waves, distinct, times)
+    share(len(waves), lambda first, last: _diffusion_times(waves, distinct, times, first, last))
     k = np.arange(BINS)
     waves *= np.exp(-((k * np.pi) ** 2) * times[:, None] / 2)
     density = scipy.fft.idct(waves, type=2, axis=1, workers=threads())
@@ -105,9 +106,9 @@ def _histogram(samples, histograms, distinct):
             histograms[k, int((value - low + MARGIN * spread) / width)] += 1.0 / len(x)
 
 
-@nb.njit(parallel=True, nogil=True, cache=True)
-def _diffusion_times(waves, distinct, times):
-    for k in nb.prange(len(waves)):
+@nb.njit(nogil=True, cache=True)
+def _diffusion_times(waves, distinct, times, first, last):
+    for k in range(first, last):
         times[k] = _diffusion_time((waves[k] / 2) ** 2, distinct[k]) if distinct[k] > 1 else np.nan
 
 

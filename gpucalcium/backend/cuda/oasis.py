@@ -99,6 +99,12 @@ def ar1(
     c[...], s[...] = results[0].T, results[1].T
 
 
+def block_means(y: cp.ndarray, k: int) -> cp.ndarray:
+    """Means of k samples of each trace (K, T): (K, T // k) of the dtype of `y`; what is left at the end is left out."""
+    n = y.shape[1] // k
+    return cp.ascontiguousarray(y[:, : n * k].reshape(len(y), n, k).mean(axis=2))
+
+
 def greedy_ar1(
     y: cp.ndarray, g: cp.ndarray, theta: cp.ndarray, b: cp.ndarray, c: cp.ndarray, s: cp.ndarray
 ) -> None:

@@ -82,3 +82,24 @@ def gradient_ar2(
         ),
     )
     gradient[...] = result.T
+
+
+def near_large(c: cp.ndarray, s: cp.ndarray, least: float, reach: int) -> cp.ndarray:
+    """1 within `reach` samples of spikes above `least` times the largest of the trace, else 0: (K, T).
+
+    The first sample is marked if c, not s, is above that there.
+    """
+    bound = s.max(axis=1, keepdims=True) * np.float32(least)
+    large = (s > bound).astype("uint8")
+    marks = large.copy()
+    marks[:, :1] |= (c[:, :1] > bound).astype("uint8")
+    for lag in range(1, min(reach, c.shape[1] - 1) + 1):
+        marks[:, lag:] |= large[:, :-lag]
+        marks[:, :-lag] |= large[:, lag:]
+    return marks
+
+
+def residual_sums(y: cp.ndarray, c: cp.ndarray, b: cp.ndarray) -> tuple[cp.ndarray, cp.ndarray]:
+    """Sum over t of y - c - b, and of its square: (K,), (K,)."""
+    residual = y - c - b[:, None]
+    return residual.sum(axis=1), (residual * residual).sum(axis=1)

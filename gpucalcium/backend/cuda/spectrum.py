@@ -1,4 +1,4 @@
-"""Power of many real signals in a frequency band, and what level it has. Twin: backend/cpu/spectrum.py"""
+"""Power and autocovariance of many real signals, and what level power has. Twin: backend/cpu/spectrum.py"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from gpucalcium.backend import stencils
 from gpucalcium.backend.cuda._launch import kernel
+from gpucalcium.backend.periodogram import hann, one_sided, pieces_of
 
 THREADS = 128
 TILE = 32  # as in the kernel
@@ -70,6 +71,47 @@ def power(signals: cp.ndarray, low: int, high: int) -> cp.ndarray:
             ),
         )
     return band
+
+
+def welch(signals: cp.ndarray, segment: int, low: int, high: int) -> cp.ndarray:
+    """Welch's one-sided power density of each row of `signals` (K, T), bins low..high-1: (K, high-low) float32.
+
+    Bin k is the frequency k / segment. Segments overlap by half; each is freed of its mean and tapered (periodic
+    Hann window). float32 or float64 signals, segment <= T.
+    """
+    K, length = signals.shape
+    pieces, step = pieces_of(length, segment)
+    taper = cp.asarray(hann(segment).astype("float32"))
+    scale = cp.asarray(one_sided(segment, low, high, pieces).astype("float32"))
+    density = cp.empty((K, high - low), "float32")
+    rows = max(1, BLOCK_BYTES // (8 * length))
+    for at in range(0, K, rows):
+        part = signals[at : at + rows]
+        x = (part.astype("float64") - part[:, :1].astype("float64")).astype(
+            "float32"
+        )  # a constant has no power
+        cut = cp.stack([x[:, s * step : s * step + segment] for s in range(pieces)], axis=1)
+        cut = (cut - cut.mean(axis=-1, keepdims=True)) * taper
+        spectrum = cp.fft.rfft(cut, axis=-1).astype("complex64", copy=False)[:, :, low:high]
+        density[at : at + rows] = (spectrum.real**2 + spectrum.imag**2).sum(axis=1) * scale
+    return density
+
+
+def autocovariance(signals: cp.ndarray, most: int) -> cp.ndarray:
+    """Biased autocovariance (divided by T) of each row of `signals` (K, T) at lags 0..most: (K, most+1).
+
+    float32 or float64 signals; their means are removed, and products are summed in float64.
+    """
+    K, length = signals.shape
+    result = cp.empty((K, most + 1), "float64")
+    rows = max(1, BLOCK_BYTES // (8 * length))
+    for at in range(0, K, rows):
+        x = signals[at : at + rows].astype("float64")
+        x = x - x[:, :1]  # a constant becomes exact zeros
+        x = x - x.mean(axis=1, keepdims=True)
+        for lag in range(most + 1):
+            result[at : at + rows, lag] = (x[:, lag:] * x[:, : length - lag]).sum(axis=1) / length
+    return result
 
 
 def level(band: cp.ndarray, method: str) -> cp.ndarray:
