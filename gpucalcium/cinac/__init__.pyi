@@ -1,5 +1,11 @@
+from .cell_types import read_cell_type_categories_yaml_file as read_cell_type_categories_yaml_file
 from .cinac_file import CinacFileReader as CinacFileReader
 from .cinac_file import CinacFileWriter as CinacFileWriter
+from .fusion import fusion_cell_type_predictions as fusion_cell_type_predictions
+from .fusion import fusion_cell_type_predictions_by_type as fusion_cell_type_predictions_by_type
+from .fusion import (
+    select_activity_classifier_on_cell_type_outputs as select_activity_classifier_on_cell_type_outputs,
+)
 from .movies import CinacDataMovie as CinacDataMovie
 from .movies import CinacFileReaderMovie as CinacFileReaderMovie
 from .movies import CinacMovie as CinacMovie
