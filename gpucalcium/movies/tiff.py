@@ -20,11 +20,16 @@ from gpucalcium.errors import MissingExtraError, MovieFileError, ParameterError
 from gpucalcium.movies.about import about_recording
 from gpucalcium.movies.chain import OneChannel, OneColour, PickedImages
 from gpucalcium.movies.raw import RawSource
+from gpucalcium.movies.read_ahead import read_ahead
 from gpucalcium.movies.source import Source
 
 log = logging.getLogger(__name__)
 
 _CHANNELS = "CS"  # axes of channels, and of colours stored one plane after the other
+_DIRECTORY = 8 << 10  # bytes that hold the directory of a page, from those before it on: places are guessed
+_FAR_APART = (
+    64 << 10
+)  # bytes between two directories: of those closer than that the system fetches several at once
 
 
 def open_tiff(path: Path, channel: int | None = None) -> Source:
@@ -44,6 +49,7 @@ def open_tiff(path: Path, channel: int | None = None) -> Source:
     with ExitStack() as opened:  # closed unless it goes into a source
         try:
             tiff = opened.enter_context(tifffile.TiffFile(path))
+            _fetch_directories(path, tiff)
             series = tiff.series[0]
             _check_directories(tiff, series)
         except MovieFileError:
@@ -125,6 +131,17 @@ def _frames_of(path: Path, tiff: tifffile.TiffFile) -> tuple[Sequence[Any], tupl
         return [one[0] for one in tiff.series], (len(tiff.series), *(shape[1:] if shape[0] == 1 else shape))
     log.warning("%s: %d series of different images; the first is read: %s", path, len(tiff.series), shape)
     return series, shape
+
+
+def _fetch_directories(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Have the directories of a stack of equal pages read at once; following their chain, each waits for the disk."""
+    try:
+        first, second = (tiff.pages[number].offset for number in range(2))
+    except IndexError:
+        return
+    if second - first >= _FAR_APART:
+        ahead = range(second - _DIRECTORY // 2, tiff.filehandle.size, second - first)
+        read_ahead(path, ahead, _DIRECTORY)
 
 
 def _check_directories(tiff: tifffile.TiffFile, series: Any) -> None:
