@@ -168,3 +168,59 @@ def _drawn(
     for other in cells.neighbours[cell]:
         others |= drawn(other)
     return drawn(cell), others
+
+
+# ---------------------------------------------------------------------------- what is encoded
+
+
+@dataclass(frozen=True, eq=False)
+class ViewSet:
+    """Views that one encoder sees."""
+
+    which: int
+    """Input whose encoder it is."""
+    corners: NDArray[np.int32]
+    """(V, 2)"""
+    masks: NDArray[np.bool_]
+    """(V, P, P)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What is different among the squares of all cells and inputs: each is encoded once for every frame.
+
+    Where encoders are the same, so are the second and third legacy inputs of cells with neighbours; and all squares in
+    which nothing is seen.
+    """
+
+    sets: tuple[ViewSet, ...]
+    of_input: tuple[tuple[int, NDArray[np.int64]], ...]
+    """For each input: its set, and the view (N,) of each cell."""
+
+    @property
+    def n_cells(self) -> int:
+        """N"""
+        return len(self.of_input[0][1])
+
+    @classmethod
+    def of(cls, cut: Cutouts, tied: bool) -> Views:
+        """Views of squares, for inputs that share one encoder (`tied`) or have their own."""
+        n, inputs = cut.masks.shape[:2]
+        groups = [list(range(inputs))] if tied else [[k] for k in range(inputs)]
+        sets, of_input = [], []
+        for s, group in enumerate(groups):
+            seen: dict[tuple[bytes, ...], int] = {}
+            places: list[tuple[int, int]] = []
+            rows = np.empty((len(group), n), np.int64)
+            for position, k in enumerate(group):
+                for i in range(n):
+                    mask = cut.masks[i, k]
+                    key = (cut.corners[i].tobytes(), np.packbits(mask).tobytes()) if mask.any() else ()
+                    if key not in seen:
+                        seen[key] = len(places)
+                        places.append((i, k))
+                    rows[position, i] = seen[key]
+            cell, which = np.array(places, np.int64).reshape(-1, 2).T
+            sets.append(ViewSet(group[0], cut.corners[cell], cut.masks[cell, which]))
+            of_input += [(s, row) for row in rows]
+        return cls(tuple(sets), tuple(of_input))
