@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import json
-import lzma
 import math
 import struct
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +14,10 @@ from numpy.typing import NDArray
 
 from gpucalcium.errors import DatasetNotFoundError, MovieFileError, UnknownFormatError
 from gpucalcium.movies.blocks import BlocksSource, Memory, Place
+from gpucalcium.movies.unpacking import FAILURES, UNPACKERS
 
 _ATTRIBUTES = "attributes.json"
 _TYPES = [f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)] + ["float32", "float64"]
-_AUTO = zlib.MAX_WBITS | 32  # gzip or zlib, by its first bytes
-# each takes the bytes of a block and the most that it may become
-_CODECS: Mapping[str, Callable[[bytes, int], bytes]] = {
-    "raw": lambda packed, most: packed,
-    "gzip": lambda packed, most: zlib.decompressobj(_AUTO).decompress(packed, most),
-    "bzip2": lambda packed, most: bz2.BZ2Decompressor().decompress(packed, most),
-    "xz": lambda packed, most: lzma.LZMADecompressor().decompress(packed, most),
-}
 
 
 class N5Source(BlocksSource):
@@ -45,16 +35,16 @@ class N5Source(BlocksSource):
             raise MovieFileError(
                 f"{folder / _ATTRIBUTES}: {kind} in blocks of {blocks} is no description of {dims} numbers"
             )
-        if codec not in _CODECS:
+        if codec not in UNPACKERS:
             raise UnknownFormatError(
-                f"{folder} is compressed with {codec!r}; of N5, {', '.join(_CODECS)} are read. Write it again with "
+                f"{folder} is compressed with {codec!r}; of N5, {', '.join(UNPACKERS)} are read. Write it again with "
                 "one of these, or as Zarr"
             )
         self._is_image = len(dims) == 2
         if self._is_image:
             dims, blocks = (*dims, 1), (*blocks, 1)
         super().__init__(dims[::-1], np.dtype(kind).newbyteorder(">"), str(folder), blocks[::-1])
-        self._folder, self._unpack = folder, _CODECS[codec]
+        self._folder, self._unpack = folder, UNPACKERS[codec]
 
     def _fill_from(self, place: Place, frames: slice, into: NDArray, memory: Memory) -> None:
         into[...] = self._block(place, into.shape[1:])[frames]
@@ -81,7 +71,7 @@ class N5Source(BlocksSource):
                 raise ValueError(f"it promises {shape} numbers, more than a block of {self.block}")
             size = math.prod(shape) * self.stored.itemsize
             values = np.frombuffer(self._unpack(content[start:], size), self.stored).reshape(shape)
-        except (struct.error, ValueError, OSError, EOFError, zlib.error, lzma.LZMAError) as err:
+        except FAILURES as err:
             raise self._damaged(place, err) from err
         return values[tuple(slice(n) for n in expected)]
 
@@ -89,8 +79,8 @@ class N5Source(BlocksSource):
 def open_n5(path: Path, name: str = "mov") -> N5Source:
     """Frames of an N5 data set: the folder itself, the data set of that name in it, or the only one.
 
-    Blocks uncompressed or packed with gzip, bzip2 or xz. Axes are reversed, as N5 stores them: (columns, rows, T)
-    becomes (T, rows, columns). Blocks that are not there are zero.
+    Blocks uncompressed or packed with gzip, bzip2, xz, blosc, lz4 or zstd. Axes are reversed, as N5 stores
+    them: (columns, rows, T) becomes (T, rows, columns). Blocks that are not there are zero.
 
     Raises
     ------
@@ -98,6 +88,8 @@ def open_n5(path: Path, name: str = "mov") -> N5Source:
         No N5 data set, or one whose description cannot be read.
     UnknownFormatError
         Another compression.
+    MissingExtraError
+        On reading blosc, lz4 or zstd: numcodecs, which comes with Zarr, is not installed.
     DatasetNotFoundError
         No such data set; lists those that are there.
     """

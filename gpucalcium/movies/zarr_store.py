@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gpucalcium.movies.axes import axes_by_name, open_arranged
 from gpucalcium.movies.blocks import Memory, Place, RawBlocks, Stored
 from gpucalcium.movies.chain import OneChannel
 from gpucalcium.movies.source import Source
+from gpucalcium.movies.unpacking import FAILURES, unpack_blosc
 
 
 def open_zarr(path: Path, name: str = "mov", axes: str | None = None, channel: int | None = None) -> Source:
@@ -111,22 +111,10 @@ class BloscBlocks(RawBlocks):
                 into[...] = self._value
                 return
             values = memory.array(self.block, self.stored)
-            _unpack_blosc(found.path.read_bytes(), values)
-        except (OSError, RuntimeError, ValueError, struct.error) as err:
+            unpack_blosc(found.path.read_bytes(), values.reshape(-1).view(np.uint8))
+        except FAILURES as err:
             raise self._damaged(place, err) from err
         into[...] = values[(frames, *map(slice, into.shape[1:]))]
-
-
-def _unpack_blosc(packed: bytes, values: NDArray) -> None:
-    """Values of a chunk; Blosc itself would read on behind the end of one that is cut off."""
-    from numcodecs import Blosc
-
-    size, length = struct.unpack_from("<4xI4xI", packed)
-    if (size, length) != (values.nbytes, len(packed)):
-        raise ValueError(
-            f"it has {len(packed)} bytes; its header promises {length}, which are {size} of {values.nbytes} unpacked"
-        )
-    Blosc().decode(packed, out=values.reshape(-1).view(np.uint8))
 
 
 def _array(path: Path, group: Any, name: str) -> Any:

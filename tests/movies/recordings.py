@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import struct
 from itertools import product
 from pathlib import Path
@@ -44,11 +46,39 @@ def zarred(path: Path, frames=FRAMES, name=None, version=2, **options) -> Path:
     return path
 
 
+def java_lz4(values: bytes, block: int = 1000) -> bytes:
+    """As LZ4BlockOutputStream of lz4-java: blocks with heads of their own, some as they are, and an empty one."""
+    lz4, stream = pytest.importorskip("numcodecs").LZ4(), b""
+    for at in range(0, len(values), block):
+        part = values[at : at + block]
+        packed, method = lz4.encode(part)[4:], 0x20
+        if len(packed) >= len(part):
+            packed, method = part, 0x10
+        stream += struct.pack("<8sBiiI", b"LZ4Block", method, len(packed), len(part), 0) + packed
+    return stream + struct.pack("<8sBiiI", b"LZ4Block", 0x10, 0, 0, 0)
+
+
+def _numcodec(name: str, **options):
+    return lambda values: bytes(getattr(pytest.importorskip("numcodecs"), name)(**options).encode(values))
+
+
+N5_PACKERS = {
+    "raw": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "blosc": _numcodec("Blosc", cname="zstd", shuffle=2),
+    "zstd": _numcodec("Zstd"),
+    "lz4": java_lz4,
+}
+"""How blocks are packed, by the names that N5 gives it."""
+
+
 def n5(path: Path, frames=FRAMES, blocks=(8, 5, 6), codec="raw", name="") -> Path:
     """As the format's description says: axes reversed, big-endian, edge blocks cut off."""
     folder = path / name
     folder.mkdir(parents=True)
-    pack = gzip.compress if codec == "gzip" else bytes
+    pack = N5_PACKERS[codec]
     about = {
         "dimensions": frames.shape[::-1],
         "blockSize": blocks[::-1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 from gpucalcium.errors import (
     DatasetNotFoundError,
+    MissingExtraError,
     MovieFileError,
     UnknownFormatError,
 )
@@ -52,12 +54,71 @@ def test_n5_that_promises_too_much(tmp_path):
     with pytest.raises(MovieFileError, match="more than a block"):
         open_movie(path).read(slice(0, 1))
     about = json.loads((path / "attributes.json").read_text())
-    (path / "attributes.json").write_text(json.dumps(about | {"compression": {"type": "blosc"}}))
-    with pytest.raises(UnknownFormatError, match=r"'blosc'.*gzip"):
+    (path / "attributes.json").write_text(json.dumps(about | {"compression": {"type": "jpeg"}}))
+    with pytest.raises(UnknownFormatError, match=r"'jpeg'.*gzip.*zstd"):
         open_movie(path)
     (path / "attributes.json").write_text(json.dumps(about | {"blockSize": [0, 1, 1]}))
     with pytest.raises(MovieFileError, match="no description"):
         open_movie(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("codec", list(recordings.N5_PACKERS))
+def test_n5_packed_in_every_way(tmp_path, codec, dtype):
+    frames = (FRAMES * np.float64(37.5) - 1000).astype(dtype)
+    source = open_movie(recordings.n5(tmp_path / "a.n5", frames, codec=codec))
+    assert source.dtype == dtype
+    assert_array_equal(source.read(slice(None)), frames)
+    assert_array_equal(source.read(slice(3, 38, 5)), frames[3:38:5])
+
+
+@pytest.mark.parametrize("codec", ["blosc", "lz4", "zstd"])
+def test_damage_of_packed_n5_blocks_is_named(tmp_path, codec):
+    source = open_movie(recordings.n5(tmp_path / "a.n5", codec=codec))
+    block = tmp_path / "a.n5" / "0" / "0" / "1"
+    whole, pack = block.read_bytes(), recordings.N5_PACKERS[codec]
+    head, packed = whole[:16], whole[16:]
+    right = 8 * 5 * 6
+    wrong = [packed[: len(packed) // 2], packed[:9], packed[:3], b"", b"\xff" * 90, pack(bytes(right - 1))]
+    for content in [*wrong, pack(bytes(right + 1)), pack(bytes(10**6))]:
+        block.write_bytes(head + content)
+        with pytest.raises(MovieFileError, match=r"a\.n5: of 41 frames, 8 to 15 cannot be read"):
+            source.read(slice(None))
+        assert_array_equal(source.read(slice(0, 8)), FRAMES[:8])
+    block.write_bytes(head + pack(bytes(right)))
+    assert not source.read(slice(8, 16))[:, :5, :6].any()
+
+
+def test_packers_that_are_not_installed(tmp_path, monkeypatch):
+    source = open_movie(recordings.n5(tmp_path / "a.n5", codec="zstd"))
+    monkeypatch.setitem(sys.modules, "numcodecs", None)
+    with pytest.raises(MissingExtraError, match=r"gpucalcium\[zarr\]"):
+        source.read(slice(None))
+
+
+def test_n5_frames_of_other_writers(tmp_path):
+    """LZ4 as numcodecs writes it, Zstandard without a size in its head; and a method of LZ4 that there is not."""
+    numcodecs = pytest.importorskip("numcodecs")
+    values = FRAMES[8:16, :5, :6].tobytes()
+    source = open_movie(recordings.n5(tmp_path / "a.n5", codec="lz4"))
+    block = tmp_path / "a.n5" / "0" / "0" / "1"
+    head = block.read_bytes()[:16]
+    block.write_bytes(head + bytes(numcodecs.LZ4().encode(values)))
+    assert_array_equal(source.read(slice(None)), FRAMES)
+    block.write_bytes(head + recordings.java_lz4(values).replace(b"LZ4Block\x10", b"LZ4Block\x30"))
+    with pytest.raises(MovieFileError, match="method 48"):
+        source.read(slice(None))
+    source = open_movie(recordings.n5(tmp_path / "b.n5", codec="zstd"))
+    block = tmp_path / "b.n5" / "0" / "0" / "1"
+    # one raw block (RFC 8878, 3.1.1.2) in a frame of no single segment, whose window is the smallest
+    for size, fits in ((len(values), True), (len(values) - 1, False)):
+        last_raw = (1 | size << 3).to_bytes(3, "little")
+        block.write_bytes(head + b"\x28\xb5\x2f\xfd\x00\x00" + last_raw + values[:size])
+        if fits:
+            assert_array_equal(source.read(slice(None)), FRAMES)
+        else:
+            with pytest.raises(MovieFileError, match="8 to 15"):
+                source.read(slice(None))
 
 
 @pytest.mark.parametrize("codec", ["Zlib", "GZip", "BZ2", "LZMA", "Zstd", "LZ4", "Blosc"])
