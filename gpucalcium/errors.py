@@ -81,5 +81,9 @@ class MissingWeightsError(GpuCalciumError, FileNotFoundError):
     """A classifier is asked for and its weights are not there."""
 
 
+class NetworkFileError(GpuCalciumError, ValueError):
+    """A file of a network is corrupt, or describes layers or weights that cannot be made one."""
+
+
 class OutputError(GpuCalciumError, OSError):
     """Results cannot be written where they are asked for."""
