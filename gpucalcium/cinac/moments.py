@@ -44,7 +44,8 @@ def movie_moments(source: FrameSource) -> tuple[float, float, int]:
     missing = backend.zeros(source.shape[1:], "int64")
     pilot: Array | None = None
     can_miss = source.dtype.kind == "f"
-    for chunk in backend.stream(source, working=2 * pixels * source.dtype.itemsize if can_miss else 0):
+    working = pixels * (2 * source.dtype.itemsize * can_miss + np.dtype(np.float64).itemsize)
+    for chunk in backend.stream(source, working=working):
         xp = arrays.xp(chunk)
         if pilot is None:
             pilot = chunk[0].copy()

@@ -160,7 +160,7 @@ class CinacMovie:
         """
         with backend.use("cpu"):
             if not normalized:
-                return np.array(backend.hold(self.source))
+                return np.array(backend.to_numpy(backend.hold(self.source)))
             need = 4 * math.prod(self.source.shape)
             if need > backend.budget():
                 raise MemoryBudgetError(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucalcium import backend
 from gpucalcium.cinac import rois
 from gpucalcium.cinac.cinac_file import CinacFileReader, Segment
 from gpucalcium.cinac.movies import CinacFileReaderMovie, CinacMovie
@@ -170,8 +169,7 @@ class CinacRecording:
         if self._raw is None:
             shape = self.movie.get_dimensions()
             pixels = [self.cells.pixels(cell, shape) for cell in range(len(self.cells))]
-            with backend.use("cpu"):
-                self._raw = mean_traces(self.movie.source, pixels)
+            self._raw = mean_traces(self.movie.source, pixels)
         return z_scored(self._raw) if normalized else self._raw.copy()
 
     def get_smooth_traces(self, normalized: bool) -> NDArray[np.float64]:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
-from gpucalcium.backend import FrameSource, arrays
+from gpucalcium.backend import Array, FrameSource, arrays
 from gpucalcium.backend.stencils import compiled_dtype
 
 SMOOTHING_WINDOW = 7  # frames
+CONSTANT = 1e-12  # of its largest value: a trace that varies less does not vary
 DISPLAY_OFFSET = 2.0  # deviations by which a normalised smooth trace is drawn below its raw one
 
 
@@ -29,35 +30,34 @@ def mean_traces(source: FrameSource, pixels: Sequence[NDArray[np.int64]]) -> NDA
     traces : (N, T) float64
         Pixels that are NaN are left out; NaN where there is no other, and for a cell without pixels.
     """
-    indptr = np.cumsum([0, *map(len, pixels)]).astype(np.int64)
+    sizes = np.array([len(cell) for cell in pixels], np.int64)
     rows = np.concatenate([np.empty(0, np.int64), *pixels])
-    ones = np.ones(len(rows), np.float32)
+    columns: tuple[Array, ...] = np.r_[0, np.cumsum(sizes)], rows, np.ones(len(rows), np.float32)
     traces, done = np.empty((len(pixels), source.shape[0])), 0
     can_miss = source.dtype.kind == "f"
     frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
     for chunk in backend.stream(source, working=16 * len(pixels) + 2 * frame_bytes):
         flat = chunk.reshape(len(chunk), -1)
         flat = flat.astype(compiled_dtype(flat.dtype, wide="f8"), copy=False)
-        sums = _sums(flat, indptr, rows, ones)
-        counts = np.broadcast_to(np.diff(indptr), sums.shape)
+        if backend.is_cupy(flat) and not backend.is_cupy(columns[0]):
+            columns = tuple(backend.like(flat, x) for x in columns)
+        sums = _sums(flat, columns)
+        counts = np.broadcast_to(sizes, sums.shape)
         if can_miss and np.isnan(sums).any():
             xp = arrays.xp(flat)
             present = ~xp.isnan(flat)
-            sums = _sums(xp.where(present, flat, xp.zeros_like(flat)), indptr, rows, ones)
-            counts = _sums(present.astype("float32"), indptr, rows, ones)
+            sums = _sums(xp.where(present, flat, xp.zeros_like(flat)), columns)
+            counts = _sums(present.astype("float32"), columns)
         means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
         traces[:, done : done + len(means)] = means.T
         done += len(means)
     return traces
 
 
-def _sums(
-    flat: backend.Array, indptr: NDArray[np.int64], rows: NDArray[np.int64], ones: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _sums(flat: Array, columns: tuple[Array, ...]) -> NDArray[np.float64]:
     """(n, N) sums of frames (n, d) over the pixels of each cell, on the host."""
-    out = backend.array_module(flat).empty((len(flat), len(indptr) - 1), "float64")
-    given = (backend.like(flat, x) for x in (indptr, rows, ones))
-    backend.wing(flat).products.project(flat, *given, out)
+    out = backend.array_module(flat).empty((len(flat), len(columns[0]) - 1), "float64")
+    backend.wing(flat).products.project(flat, *columns, out)
     return backend.to_numpy(out)
 
 
@@ -82,9 +82,6 @@ def z_scored(traces: NDArray) -> NDArray[np.float64]:
     size = np.where(present, np.abs(traces), 0).max(axis=-1, keepdims=True, initial=0)
     moves = std > CONSTANT * size  # the mean of equal numbers is off by rounding
     return np.divide(centred, std, out=np.zeros_like(centred), where=moves)
-
-
-CONSTANT = 1e-12  # of its largest value: a trace that varies less does not vary
 
 
 def normalised_smooth(traces: NDArray) -> NDArray[np.float64]:
