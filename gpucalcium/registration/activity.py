@@ -24,14 +24,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 BLOCK = 32  # pixels: wider than a cell, so that its modes fit; far smaller than a frame, whose shift is no activity
+FEWEST_BLOCKS = (
+    4  # of a frame: a mode that fills half of it is hard to tell from what an error of the shift leaves
+)
 MODES = 6  # per block at most
 FEWEST = 25  # frames that modes are measured from
 LARGEST = 10_000  # pixels of a frame: above, so many cells average out that modes gain nothing
 WHITE_ABOVE = 0.4  # cycles per pixel: there frames hold photon noise alone
 SMOOTHING = 2.0  # pixels, of the photon variance
-IMAGE_SHARE = (
-    0.01  # of the template's variance: distortion and interpolation leave that much, however little noise
-)
+IMAGE_SHARE = 0.01
+"""Of the template's variance: distortion and interpolation leave that much. With less noise they would be taken for
+activity."""
 RANGE = 20.0  # no pixel's photon noise is more than this times, or less than one part in this of, the median
 SPARE, TURNS = (
     4,
@@ -70,12 +73,15 @@ class Activity:
 
         Returns
         -------
-        Activity, or None where there are too few frames, or no noise.
+        Activity, or None where there are too few frames or blocks, or no noise.
         """
         if len(residuals) < FEWEST or not level > 0 or not residuals.any():
             return None
+        places = blocks(residuals.shape[1:])
+        if len(places) < FEWEST_BLOCKS:
+            return None
         photons = level * _photon_shape(residuals)
-        found = ((at, _modes(residuals, photons, at, taper)) for at, taper in blocks(photons.shape))
+        found = ((at, _modes(residuals, photons, at, taper)) for at, taper in places)
         return cls(photons, tuple((at, images) for at, images in found if len(images)), margins)
 
     def covariance(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -178,7 +178,8 @@ def _enough(good: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _activity(
     registered: Array, shifts: Array, mean: NDArray[np.float32], noise: Noise, bound: tuple[int, ...]
 ) -> Activity | None:
-    """Where registered frames vary; the filter leaves out what frames have not shown at the edge."""
+    """Where registered frames vary, if that is more than distortion leaves; the filter leaves out what frames have not
+    shown at the edge."""
     residuals = np.nan_to_num(backend.to_numpy(registered) - mean, nan=0.0, posinf=0.0, neginf=0.0)
     reach = np.rint(np.abs(backend.to_numpy(shifts)).max(axis=0))
     margins = tuple(
@@ -187,8 +188,9 @@ def _activity(
     )
     tapered = float((window(mean.shape, (0,) * mean.ndim) ** 2).sum())
     level = activity.white_level(noise.spectrum / tapered, wave_number(mean.shape))
-    floor = activity.IMAGE_SHARE * float(mean.var(dtype=np.float64))
-    return Activity.measured(residuals, max(level, floor), margins)
+    if level < activity.IMAGE_SHARE * float(mean.var(dtype=np.float64)):
+        return None
+    return Activity.measured(residuals, level, margins)
 
 
 def _chosen(frames: Array, which: NDArray[np.int64]) -> Array:

@@ -79,6 +79,37 @@ def likeness(movie: np.ndarray, edge: int) -> float:
     return float((inside @ template / np.linalg.norm(inside, axis=1) / np.linalg.norm(template)).mean())
 
 
+def pair_likeness(movie: np.ndarray, edge: int) -> float:
+    """Correlation of the first two frames, `edge` pixels left out on every side."""
+    first, second = (frame[edge:-edge, edge:-edge].ravel() for frame in movie[:2])
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def plainly_found(movie: np.ndarray, bound: int, grid: int = 10) -> np.ndarray:
+    """Displacements by the largest plain circular correlation with a median template, to 1/`grid` pixel.
+
+    Nothing is weighted, tapered or filtered: of all displacements, to the grid, the one that makes a frame most like
+    the template. (T, 2) float32.
+    """
+    bins = np.array_split(np.asarray(movie, np.float64), max(1, len(movie) // 10))
+    template = np.median([frames.mean(axis=0) for frames in bins], axis=0)
+    conjugate = np.fft.fft2(template - template.mean()).conj()
+    rows, columns = (np.fft.fftfreq(n) for n in movie.shape[1:])
+    coarse, fine = np.arange(-bound, bound + 1.0), np.arange(-1.5 * grid, 1.5 * grid + 1) / grid
+    found = []
+    for frame in movie:
+        spectrum = np.fft.fft2(frame) * conjugate
+        at = np.zeros(2)
+        for steps in (coarse, fine):
+            along = [
+                np.exp(2j * np.pi * np.outer(a + steps, k)) for a, k in zip(at, (rows, columns), strict=True)
+            ]
+            map_ = (along[0] @ spectrum @ along[1].T).real
+            at = at + steps[list(np.unravel_index(map_.argmax(), map_.shape))]
+        found.append(-at)
+    return np.array(found, np.float32)
+
+
 def crispness(movie: np.ndarray, edge: int) -> float:
     """Frobenius norm of the gradient of the mean image, `edge` pixels left out on every side."""
     mean = movie[:, edge:-edge, edge:-edge].mean(axis=0, dtype=np.float64)

@@ -10,6 +10,8 @@ from gpucalcium import simulate
 from gpucalcium.backend import to_numpy
 from gpucalcium.movies import open_movie
 from gpucalcium.registration import RigidParams, register_rigid
+from gpucalcium.registration.apply import displace
+from gpucalcium.registration.piecewise import PiecewiseParams, register_piecewise
 from tests.registration.scenes import (
     crispness,
     error,
@@ -17,6 +19,8 @@ from tests.registration.scenes import (
     likeness,
     misses,
     moving_cells,
+    pair_likeness,
+    plainly_found,
     real_movies,
 )
 
@@ -173,7 +177,7 @@ def test_imposed_shifts_of_simulated_frames(wing):
 
 
 @pytest.mark.parametrize(
-    ("name", "most", "off"), [("demo_2p", 0.15, 0.02), ("zebrafish 0", 0.08, 0), ("zebrafish 1", 0.08, 0)]
+    ("name", "most", "off"), [("demo_2p", 0.12, 0.0), ("zebrafish 0", 0.03, 0), ("zebrafish 1", 0.03, 0)]
 )
 def test_imposed_shifts_of_real_frames(recordings, name, most, off):
     for seed in range(2):
@@ -195,10 +199,10 @@ def test_imposed_shifts_of_real_frames_by_high_pass(recordings):
 @pytest.mark.parametrize(
     ("name", "edge", "like", "crisp"),
     [
-        ("demo_2p", 5, 0.650, 1.0),
-        ("zebrafish 0", 5, 0.995, 0.999),
-        ("zebrafish 1", 5, 0.995, 0.999),
-        ("sima", 10, 0.42, 0.995),
+        ("demo_2p", 5, 0.652, 1.004),
+        ("zebrafish 0", 5, 0.995, 0.9995),
+        ("zebrafish 1", 5, 0.995, 0.9995),
+        ("sima", 10, 0.42, 1.0),
         ("pair", 10, 0.935, 0.85),
     ],
 )
@@ -208,3 +212,52 @@ def test_real_movies_become_alike(recordings, name, edge, like, crisp):
     register_rigid(open_movie(movie), RigidParams(max_shifts=(10, 10), border="reflect"), out=out)
     assert likeness(out, edge) >= like
     assert crispness(out, edge) / crispness(movie, edge) >= crisp
+
+
+@pytest.mark.parametrize(
+    ("name", "edge", "width", "like", "crisp"),
+    [
+        ("demo_2p", 5, 16, 0.653, 1.005),
+        ("zebrafish 0", 5, 32, 0.995, 0.9995),
+        ("sima", 10, 48, 0.42, 1.010),
+    ],
+)
+def test_real_movies_become_more_alike_piece_by_piece(recordings, name, edge, width, like, crisp):
+    movie = recordings[name]
+    out = np.empty(movie.shape, np.float32)
+    params = PiecewiseParams(
+        rigid=RigidParams(max_shifts=(10, 10), border="reflect"),
+        strides=(width, width),
+        overlaps=(width // 2, width // 2),
+    )
+    register_piecewise(open_movie(movie), params, out=out)
+    assert likeness(out, edge) >= like
+    assert crispness(out, edge) / crispness(movie, edge) >= crisp
+
+
+def judged(movie, shifts, edge):
+    """Likeness and crispness of frames moved by Fourier transform, which smooths nothing."""
+    moved = displace(movie, shifts, border="reflect", fourier=True)
+    return np.array([likeness(moved, edge), crispness(moved, edge)])
+
+
+@pytest.mark.parametrize(
+    ("name", "edge"), [("demo_2p", 5), ("zebrafish 0", 5), ("zebrafish 1", 5), ("sima", 10)]
+)
+@pytest.mark.parametrize("high_pass", [None, (3, 3)])
+def test_where_moving_does_not_smooth_plain_correlation_makes_frames_less_alike(
+    recordings, name, edge, high_pass
+):
+    movie = recordings[name]
+    ours = judged(movie, found_in(movie, (10, 10), gSig_filt=high_pass).shifts, edge)
+    plain = judged(movie, plainly_found(movie, 10), edge)
+    assert (ours >= plain * (1 - 5e-5)).all()
+
+
+def test_likeness_after_interpolation_is_no_measure_of_registration(recordings):
+    pair = recordings["pair"]
+    blurred = displace(pair, np.tile(np.float32([0, 0.2]), (2, 1)), border="reflect")
+    assert (
+        pair_likeness(blurred, 22) > pair_likeness(pair, 22) + 0.018
+    )  # both moved alike: nothing was registered
+    assert crispness(blurred, 22) < 0.965 * crispness(pair, 22)

@@ -73,6 +73,13 @@ def test_too_few_frames_or_nothing_that_varies_is_left_alone():
     assert Activity.measured(np.ones((50, 20, 20), np.float32), 0.0, (0, 0)) is None
 
 
+def test_frames_of_hardly_more_than_a_block_are_left_alone():
+    some = np.random.default_rng(0).normal(size=(50, 30, 40)).astype(np.float32)  # two blocks
+    assert Activity.measured(some, 1.0, (0, 0)) is None
+    larger = np.random.default_rng(0).normal(size=(50, 40, 40)).astype(np.float32)
+    assert Activity.measured(larger, 1.0, (0, 0)) is not None
+
+
 @pytest.mark.parametrize("shape", [(40, 37), (24, 20, 9)])
 def test_without_activity_the_filter_is_the_template(shape):
     image = scenery(shape)
