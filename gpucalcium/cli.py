@@ -44,6 +44,15 @@ Axes = Annotated[
         "--axes", "--planes", help="What each axis is: T time, Z plane, Y row, X column; for instance TZYX."
     ),
 ]
+FileAxes = Annotated[
+    str | None,
+    typer.Option(
+        "--axes",
+        "--planes",
+        help="What each axis is: T time, Z plane, Y row, X column, C channel; for instance TZYXC.",
+    ),
+]
+Channel = Annotated[int | None, typer.Option(help="Which of several channels or colours, from 0.")]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -216,11 +225,12 @@ def register(
 def info(
     file: Annotated[Path, typer.Argument(help="A movie.")],
     dataset: Dataset = None,
-    axes: Axes = None,
+    axes: FileAxes = None,
+    channel: Channel = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """Say what a file holds, without reading its frames."""
-    facts = _facts(file, dataset, axes)
+    facts = _facts(file, dataset, axes, channel)
     if as_json:
         print(json.dumps(facts, indent=1, default=str))
         return
@@ -237,16 +247,20 @@ def info(
     print(f"metadata     {json.dumps(facts['meta_data'], default=str) if facts['meta_data'] else 'none'}")
 
 
-def _facts(file: Path, dataset: str | None, axes: str | None) -> dict[str, Any]:
+def _facts(file: Path, dataset: str | None, axes: str | None, channel: int | None) -> dict[str, Any]:
     """What `info` says, by name."""
     from gpucalcium.movies import open_movie
+    from gpucalcium.movies.axes import movie_order
     from gpucalcium.movies.facts import bytes_on_disk, compression_of
     from gpucalcium.pipeline import open_planes
 
-    planes = open_planes(file, dataset=dataset, axes=axes)
-    source = planes[0].source
+    opened = open_movie(file, var_name_hdf5=dataset or "mov", channel=channel, axes=axes)
+    if axes is None and channel is None:
+        planes = open_planes(file, dataset=dataset)
+    else:
+        planes = open_planes(opened, axes=None if axes is None else movie_order(axes.upper()))
+    source, about = planes[0].source, getattr(opened, "about", {})
     frames, rows, columns = source.shape
-    about = getattr(open_movie(file, var_name_hdf5=dataset or "mov"), "about", {})
     return {
         "file": str(file),
         "frames": frames,
@@ -268,13 +282,8 @@ def convert(
     source: Annotated[Path, typer.Argument(help="A movie.")],
     target: Annotated[Path, typer.Argument(help="The file to write; its ending says of what kind.")],
     dataset: Dataset = None,
-    axes: Annotated[
-        str | None,
-        typer.Option(
-            help="What each axis is: T time, Z plane, Y row, X column, C channel; for instance TZYXC."
-        ),
-    ] = None,
-    channel: Annotated[int | None, typer.Option(help="Which of several channels or colours, from 0.")] = None,
+    axes: FileAxes = None,
+    channel: Channel = None,
     frames: Annotated[
         str | None,
         typer.Option(help="Frames to take, from 0: first:end or first:end:step; the end is left out."),

@@ -15,6 +15,7 @@ from gpucalcium import __version__
 from gpucalcium.cli import main
 from gpucalcium.movies import open_movie
 from gpucalcium.simulate import two_photon
+from tests.movies import recordings
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,37 @@ def test_info_says_what_a_program_needs(gpucalcium, tmp_path, movie):
     assert facts["bytes_on_disk"] == (tmp_path / "movie.tif").stat().st_size
     assert facts["compression"] == "adobe_deflate"
     assert facts["meta_data"] == []
+
+
+def test_info_of_one_channel(gpucalcium, tmp_path, movie):
+    both = np.stack([movie, movie[::-1]], axis=1)
+    tifffile.imwrite(tmp_path / "a.tif", both, imagej=True, metadata={"axes": "TCYX", "finterval": 0.08})
+    np.save(tmp_path / "a.npy", both.transpose(1, 2, 3, 0))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["mov"] = both
+        for number, label in enumerate("tcyx"):
+            file["mov"].dims[number].label = label
+    for name, words in (("a.tif", ()), ("a.h5", ()), ("a.npy", ("--axes", "CYXT"))):
+        status, out, _ = gpucalcium("info", tmp_path / name, "--json", "--channel", 1, *words)
+        facts = json.loads(out)
+        assert status == 0
+        assert (facts["frames"], facts["rows"], facts["columns"], facts["planes"]) == (150, 48, 50, 1)
+        assert facts["frame_rate"] == (12.5 if name == "a.tif" else None)
+        status, out, said = gpucalcium("info", tmp_path / name, "--channel", 2, *words)
+        assert (status, out) == (2, "")
+        assert "channel=2" in said
+        assert "2 channels" in said
+    status, _, said = gpucalcium("info", tmp_path / "a.h5")
+    assert status == 2
+    assert "2 channels: say which with channel=0, 1 ..." in said
+
+
+@pytest.mark.parametrize("codec", ["raw", "gzip", "zstd"])
+def test_info_of_n5(gpucalcium, tmp_path, movie, codec):
+    recordings.n5(tmp_path / "a.n5", movie, codec=codec, name="mov")
+    status, out, said = gpucalcium("info", tmp_path / "a.n5", "--json")
+    assert (status, said) == (0, "")
+    assert json.loads(out)["compression"] == {"raw": "none"}.get(codec, codec)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import h5py
 import tifffile
 
 from gpucalcium.movies.hdf5 import find_dataset
+from gpucalcium.movies.n5 import find_n5, n5_codec
 
 _NONE = "none"
 
@@ -65,6 +66,11 @@ def _of_zarr(path: Path, dataset: str | None) -> str:
     return ", ".join(_codec_name(codec) for codec in found.compressors) or _NONE
 
 
+def _of_n5(path: Path, dataset: str | None) -> str:
+    codec = n5_codec(find_n5(path, dataset or "mov")[1])
+    return _NONE if codec == "raw" else codec
+
+
 def _codec_name(codec: Any) -> str:
     return str(getattr(codec, "codec_id", type(codec).__name__.removesuffix("Codec").lower()))
 
@@ -73,6 +79,7 @@ _LOOK: dict[str, Callable[[Path, str | None], str]] = {
     **dict.fromkeys((".tif", ".tiff", ".btf"), _of_tiff),
     **dict.fromkeys((".h5", ".hdf5", ".nwb", ".mat"), _of_hdf5),
     **dict.fromkeys((".avi", ".mkv", ".mp4"), _of_video),
-    **dict.fromkeys((".zarr", ".n5"), _of_zarr),
+    ".zarr": _of_zarr,
+    ".n5": _of_n5,
     ".npz": _of_npz,
 }

@@ -28,7 +28,7 @@ class N5Source(BlocksSource):
             dims = tuple(int(n) for n in about["dimensions"])
             blocks = tuple(int(n) for n in about["blockSize"])
             kind = str(about["dataType"])
-            codec = about.get("compression", {"type": about.get("compressionType", "raw")})["type"]
+            codec = n5_codec(about)
         except (KeyError, TypeError, ValueError) as err:
             raise MovieFileError(f"{folder / _ATTRIBUTES} does not describe a data set: {err!r}") from err
         if kind not in _TYPES or len(blocks) != len(dims) or min(blocks, default=0) < 1:
@@ -76,6 +76,11 @@ class N5Source(BlocksSource):
         return values[tuple(slice(n) for n in expected)]
 
 
+def n5_codec(about: Mapping[str, Any]) -> str:
+    """How blocks are packed, by a description of this or an early version of the format."""
+    return str(about.get("compression", {"type": about.get("compressionType", "raw")})["type"])
+
+
 def open_n5(path: Path, name: str = "mov") -> N5Source:
     """Frames of an N5 data set: the folder itself, the data set of that name in it, or the only one.
 
@@ -93,13 +98,18 @@ def open_n5(path: Path, name: str = "mov") -> N5Source:
     DatasetNotFoundError
         No such data set; lists those that are there.
     """
+    return N5Source(*find_n5(path, name))
+
+
+def find_n5(path: Path, name: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of the data set meant by `name`, and its description; see `open_n5`."""
     candidates = [path, path / name, path / name / "data"]
     there = [folder.parent for folder in sorted(path.glob(f"*/{_ATTRIBUTES}"))]
     candidates += there if len(there) == 1 else []
     for folder in candidates:
         about = _read(folder / _ATTRIBUTES)
         if "dimensions" in about:
-            return N5Source(folder, about)
+            return folder, about
     listed = ", ".join(folder.name for folder in there)
     raise DatasetNotFoundError(
         f"{path} has no data set {name!r}; there are: {listed or 'none'}. Name one with var_name_hdf5=..."

@@ -6,7 +6,7 @@ import logging
 import math
 import struct
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -26,6 +26,15 @@ from gpucalcium.movies.source import Source
 log = logging.getLogger(__name__)
 
 _CHANNELS = "CS"  # axes of channels, and of colours stored one plane after the other
+_SECONDS = {
+    "sec": 1.0,
+    "s": 1.0,
+    "second": 1.0,
+    "seconds": 1.0,
+    "ms": 1e-3,
+    "msec": 1e-3,
+    "min": 60.0,
+}  # of ImageJ
 _DIRECTORY = 8 << 10  # bytes that hold the directory of a page, from those before it on: places are guessed
 _FAR_APART = (
     64 << 10
@@ -114,11 +123,20 @@ def _check_time_leads(path: Path, series: Any, channel: int | None) -> None:
 
 
 def _about(tiff: tifffile.TiffFile) -> dict[str, Any]:
-    """The frame rate as ImageJ writes it, and what `movie.save` writes."""
+    """The frame rate as ImageJ writes it (fps, finterval), and what `movie.save` writes."""
     found: dict[str, Any] = {}
-    if tiff.is_imagej and (fps := (tiff.imagej_metadata or {}).get("fps")):
-        found["fr"] = fps
+    if tiff.is_imagej and (rate := _rate_of_imagej(tiff.imagej_metadata or {})):
+        found["fr"] = rate
     return found | (tiff.shaped_metadata or ({},))[0]
+
+
+def _rate_of_imagej(said: Mapping[str, Any]) -> float | None:
+    """Frames per second: said as such or, where frames were timed, by their interval; None if neither is."""
+    if fps := said.get("fps"):
+        return float(fps) if isinstance(fps, int | float) else None
+    interval, unit = said.get("finterval"), _SECONDS.get(str(said.get("tunit", "sec")).lower())
+    is_known = isinstance(interval, int | float) and interval > 0 and unit is not None
+    return 1 / (interval * unit) if is_known else None  # type: ignore[operator]
 
 
 def _frames_of(path: Path, tiff: tifffile.TiffFile) -> tuple[Sequence[Any], tuple[int, ...]]:
