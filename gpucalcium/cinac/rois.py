@@ -33,6 +33,8 @@ __all__ = [
 
 PathLike = str | os.PathLike[str]
 
+HALF = 0.5  # of a footprint's maximum
+
 
 def from_suite2p(is_cell_file_name: PathLike | None, stat_file_name: PathLike) -> CellMap:
     """Cells that suite2p found.
@@ -115,7 +117,7 @@ def from_footprints(
     thr : float
     thr_method : "nrg" or "max"
         Where the outline runs: around the brightest pixels that hold the fraction `thr` of the energy, or at the
-        fraction `thr` of the maximum.
+        fraction `thr` of the maximum; at half of it, where the former leaves no room for an outline.
 
     Raises
     ------
@@ -124,9 +126,12 @@ def from_footprints(
     """
     from gpucalcium.plotting.contours import outlines  # draws nothing
 
+    A = sparse.csc_matrix(A)
     found = outlines(A, dims, thr, thr_method)
-    for cell, outline in enumerate(found):
-        if not outline.paths:
+    for cell in [cell for cell, outline in enumerate(found) if not outline.paths]:
+        # where all of the brightest pixels are alike, no curve runs between them
+        found[cell] = outlines(A[:, [cell]], dims, HALF, "max")[0]
+        if not found[cell].paths:
             raise ParameterError(f"the footprint of cell {cell} has no positive pixel: leave the cell out")
     return from_contours([max(one.paths, key=_area).T[::-1] for one in found])
 
