@@ -244,6 +244,8 @@ def info(
     print(f"on disk      {facts['bytes_on_disk'] / 2**20:,.1f} MiB, compression: {facts['compression']}")
     print(f"frame rate   {'not in the file' if rate is None else f'{rate:g} Hz'}")
     print(f"start        {'not in the file' if start is None else f'{start:g} s'}")
+    if levels := facts["levels"]:
+        print(f"grey levels  0 shows {levels[0]:g}, 255 shows {levels[1]:g}")
     print(f"metadata     {json.dumps(facts['meta_data'], default=str) if facts['meta_data'] else 'none'}")
 
 
@@ -273,6 +275,7 @@ def _facts(file: Path, dataset: str | None, axes: str | None, channel: int | Non
         "compression": compression_of(file, dataset),
         "frame_rate": about.get("fr"),
         "start_time": about.get("start_time"),
+        "levels": about.get("levels"),
         "meta_data": [one for one in about.get("meta_data", []) if one is not None],
     }
 

@@ -159,6 +159,17 @@ def test_info_of_one_channel(gpucalcium, tmp_path, movie):
     assert "2 channels: say which with channel=0, 1 ..." in said
 
 
+def test_info_of_a_video_says_what_its_greys_show(gpucalcium, tmp_path, movie):
+    pytest.importorskip("av")
+    np.save(tmp_path / "a.npy", movie)
+    assert gpucalcium("convert", tmp_path / "a.npy", tmp_path / "a.avi")[0] == 0
+    status, out, _ = gpucalcium("info", tmp_path / "a.avi")
+    black, white = open_movie(tmp_path / "a.avi").about["levels"]
+    assert status == 0
+    assert f"grey levels  0 shows {black:g}, 255 shows {white:g}" in out
+    assert "grey levels" not in gpucalcium("info", tmp_path / "a.npy")[1]
+
+
 @pytest.mark.parametrize("codec", ["raw", "gzip", "zstd"])
 def test_info_of_n5(gpucalcium, tmp_path, movie, codec):
     recordings.n5(tmp_path / "a.n5", movie, codec=codec, name="mov")

@@ -16,12 +16,13 @@ def about_recording(found: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     found : mapping
-        fr (Hz), start_time (s), meta_data (JSON as `movie.save` writes it, or another text).
+        fr (Hz), start_time (s), meta_data (JSON as `movie.save` writes it, or another text); levels, the values that a
+        video shows as black and white.
 
     Returns
     -------
     about : dict
-        fr and start_time as float, meta_data as a list; those that are there.
+        fr and start_time as float, meta_data as a list, levels as two float; those that are there.
     """
     kept: dict[str, Any] = {
         name: float(found[name]) for name in ("fr", "start_time") if _is_number(found.get(name))
@@ -31,6 +32,9 @@ def about_recording(found: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(text := found.get("meta_data"), str):
         value = from_json(text)
         kept["meta_data"] = value if isinstance(value, list) else [value]
+    levels = found.get("levels")
+    if isinstance(levels, Sequence) and len(levels) == 2 and all(map(_is_number, levels)):
+        kept["levels"] = float(levels[0]), float(levels[1])
     return kept
 
 

@@ -55,7 +55,8 @@ class Source(ABC):
     Attributes
     ----------
     about : mapping
-        What the file says of the recording, where opening it told: fr (Hz), start_time (s), meta_data (a list).
+        What the file says of the recording, where opening it told: fr (Hz), start_time (s), meta_data (a list); of a
+        video that was written here levels, the values that became black and white (grey levels 0 and 255).
 
     Raises
     ------

@@ -192,7 +192,10 @@ class timeseries(np.ndarray):
             Level of zlib, 0 (none) to 9, except for .npy and .mmap; .avi and .mkv: above 0, lossless
             FFV1 in place of IYUV; .mp4 is always lossless H.264.
         q_max, q_min : float or None
-            Video: percentiles of about 100 frames that become white and black; None: levels 0 to 255 as they are.
+            Video: percentiles of about 100 frames that become white and black; None: values are rounded to levels 0 to
+            255 as they are. A video holds 256 grey levels and no units: it comes back as these, not as the values.
+            ``levels = open_movie(file_name).about["levels"]`` has black and white, so that a value between them was
+            ``levels[0] + grey / 255 * (levels[1] - levels[0])``, to half a level. To keep values: another format.
         var_name_hdf5 : str
             HDF5 and Zarr; .nwb: name of the series, "TwoPhotonSeries" unless given.
         sess_desc, identifier, experimenter, lab_name, institution, experiment_description, session_id : str

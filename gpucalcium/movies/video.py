@@ -31,7 +31,9 @@ def open_video(path: Path) -> Source:
     """Frames of the first video stream of an .avi, .mkv or .mp4 file, as grey levels.
 
     Of colours the first channel (red) is read, of luminance and chrominance the luminance, stretched to the full
-    range as players do. Uncompressed grey frames are read straight from the file, whatever comes behind each.
+    range as players do. Values that a movie had before it became a video are gone, but for its black and white in
+    `Source.about`, if it was written here. Uncompressed grey frames are read straight from the file, whatever comes
+    behind each.
 
     Raises
     ------

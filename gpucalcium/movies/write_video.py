@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +17,12 @@ from gpucalcium.backend import FrameSource
 from gpucalcium.errors import MissingExtraError, ParameterError
 from gpucalcium.movies.save_options import Recording, SaveOptions
 
+log = logging.getLogger(__name__)
+
 _LEVEL_FRAMES = 100  # spread over the movie, that the grey levels are taken from
 _LEVEL_VALUES = 1 << 22  # pixels of them all that are sorted
 _CONTAINERS = {".avi": "avi", ".mkv": "matroska", ".mp4": "mp4"}
+_AS_THEY_ARE = 0.0, 255.0  # black and white where values are grey levels already
 _FINEST_RATE = 100_000  # denominator of the frame rate
 
 
@@ -45,7 +49,8 @@ def write_video(source: FrameSource, path: Path, about: Recording, options: Save
     """8-bit grey: uncompressed (IYUV) or, with `compress`, lossless FFV1; in .mp4 always lossless H.264.
 
     Black and white are the percentiles `q_min` and `q_max` of about 100 frames; if either is None, values are rounded
-    and kept between 0 and 255. NaN is black. IYUV stores 219 levels, so that a grey may come back off by one.
+    and kept between 0 and 255. NaN is black. IYUV stores 219 levels, so that a grey may come back off by one. Black and
+    white are noted in the file, see `Source.about`: what is read back are grey levels, as any player shows them.
 
     Raises
     ------
@@ -63,8 +68,10 @@ def write_video(source: FrameSource, path: Path, about: Recording, options: Save
             f"a video shows (T, rows, columns), not {source.shape}: save its planes one by one"
         )
     black, white = levels(source, options.q_min, options.q_max)
+    if (black, white) != _AS_THEY_ARE:
+        log.info("%s: %g is black, %g is white; q_min=None keeps grey levels as they are", path, black, white)
     with av.open(str(path), "w", format=_CONTAINERS[path.suffix.lower()]) as container:
-        container.metadata["comment"] = json.dumps(about.as_attributes())
+        container.metadata["comment"] = json.dumps(about.as_attributes() | {"levels": [black, white]})
         rate = Fraction(about.fr).limit_denominator(_FINEST_RATE)
         codec = _H264 if path.suffix.lower() == ".mp4" else _FFV1 if options.compress else _PLAIN
         try:
@@ -90,7 +97,7 @@ def write_video(source: FrameSource, path: Path, about: Recording, options: Save
 def levels(source: FrameSource, q_min: float | None, q_max: float | None) -> tuple[float, float]:
     """Values that become black and white: percentiles over frames spread evenly; (0, 255) if either is None."""
     if q_min is None or q_max is None:
-        return 0.0, 255.0
+        return _AS_THEY_ARE
     frames, pixels = len(source), int(np.prod(source.shape[1:]))
     every = max(1, frames // _LEVEL_FRAMES)
     thin = max(1, pixels * min(frames, _LEVEL_FRAMES) // _LEVEL_VALUES)
@@ -100,7 +107,7 @@ def levels(source: FrameSource, q_min: float | None, q_max: float | None) -> tup
     values = np.concatenate(sample).astype(np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
-        return 0.0, 255.0
+        return _AS_THEY_ARE
     black, white = np.percentile(values, [q_min, q_max])
     return float(black), float(white)
 

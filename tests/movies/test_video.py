@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium.errors import MissingExtraError, MovieFileError
 from gpucalcium.movies import load, movie, open_movie, write_video
+from gpucalcium.movies.about import about_recording
 from tests.movies import recordings
 from tests.movies.recordings import FRAMES
 
@@ -96,6 +97,33 @@ def test_videos_that_are_written_come_back_within_a_grey_level(tmp_path, suffix,
     assert_allclose(load(name), frames, atol=0 if is_lossless else 1)
     assert_array_equal(load(name, subindices=[7, 3]), load(name)[[7, 3]])
     assert load(name).fr == 7.5
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
+@pytest.mark.parametrize("compress", [0, 1])
+@pytest.mark.parametrize("range_", [(-0.3, 1.7), (200.0, 65_000.0), (5.0, 5.0)])
+def test_a_video_says_which_values_its_greys_were(tmp_path, suffix, compress, range_):
+    values = np.random.default_rng(8).uniform(*range_, (12, 18, 14)).astype(np.float32)
+    about = {"fr": 7.5, "start_time": 2.0, "meta_data": [{"a": 1}]}
+    name = movie(values, **about).save(tmp_path / f"a.{suffix}", compress=compress)
+    source = open_movie(name)
+    black, white = source.about["levels"]
+    assert (black, white) == pytest.approx(np.percentile(values, [1, 99.75]), rel=1e-6)
+    greys = source.read(slice(None))
+    assert greys.dtype == np.uint8
+    level = (white - black) / 255
+    off = 0.5 if compress or suffix == "mp4" else 1.5  # IYUV has 219 levels
+    assert_allclose(black + greys * level, np.clip(values, black, white), atol=off * level + 1e-6 * white)
+    again = load(name)
+    assert_array_equal(again, greys)
+    assert {key: getattr(again, key) for key in about} == about
+
+
+def test_levels_as_they_are_and_levels_that_make_no_sense(tmp_path):
+    movie(FRAMES, fr=5).save(tmp_path / "a.avi", q_min=None)
+    assert open_movie(tmp_path / "a.avi").about["levels"] == (0.0, 255.0)
+    for levels in ("x", [1], [1, None], [1.0, float("nan")], {"a": 1, "b": 2}):
+        assert "levels" not in about_recording({"fr": 2.0, "levels": levels})
 
 
 def test_mp4_is_lossless_h264_of_grey_levels(tmp_path, caplog):
