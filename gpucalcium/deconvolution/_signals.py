@@ -39,9 +39,50 @@ def as_float(x: Array) -> Array:
     return arrays.xp(x).ascontiguousarray(x.astype(dtype, copy=False))
 
 
+def whole(value: object, name: str, least: int, what: str = "a whole number") -> int:
+    """`value` if it is a whole number of `least` or more, of whatever type."""
+    try:
+        if value == (number := int(value)) and number >= least:  # type: ignore[call-overload]
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ParameterError(f"{name}={value!r}: expected {what}, {least} or more")
+
+
+def number(value: object, name: str) -> float:
+    """`value` if it is one finite number."""
+    numbers = _numbers(value, name)
+    if numbers.size != 1 or not np.isfinite(numbers).all():
+        raise ParameterError(f"{name}={value!r}: expected one finite number")
+    return float(numbers.reshape(()))
+
+
+def band(value: object, name: str) -> tuple[float, float]:
+    """`value` as the ends of a band of frequencies."""
+    ends = _numbers(value, name)
+    if ends.shape != (2,) or not np.isfinite(ends).all():
+        raise ParameterError(f"{name}={value!r}: expected two frequencies, (low, high), in cycles per frame")
+    return float(ends[0]), float(ends[1])
+
+
+def noise_levels(sn: float | Array, K: int) -> NDArray[np.float64]:
+    """`sn` as one standard deviation a trace, on the host."""
+    levels = per_trace(sn, K, "sn")
+    if (levels < 0).any():
+        raise ParameterError(f"sn={levels[levels < 0][0]:.4g}: a standard deviation is 0 or more")
+    return levels
+
+
+def _numbers(value: object, name: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(backend.to_numpy(value), dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise ParameterError(f"{name}={value!r}: expected numbers") from err
+
+
 def per_trace(value: float | Array, K: int, name: str) -> NDArray[np.float64]:
     """`value` as one float64 a trace, on the host."""
-    host = np.asarray(backend.to_numpy(value), dtype=np.float64).reshape(-1)
+    host = _numbers(value, name).reshape(-1)
     if host.size not in (1, K):
         raise ArrayShapeError(f"{name} has {host.size} values for {K} traces: give one, or one a trace")
     if not np.isfinite(host).all():
@@ -51,7 +92,7 @@ def per_trace(value: float | Array, K: int, name: str) -> NDArray[np.float64]:
 
 def coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
     """`g` as (K, p) float64 on the host."""
-    host = np.asarray(backend.to_numpy(g), dtype=np.float64)
+    host = _numbers(g, "g")
     if host.size not in (p, K * p):
         raise ArrayShapeError(f"g has shape {host.shape}: p={p} needs ({p},), or ({K}, {p}) for {K} traces")
     if not np.isfinite(host).all():
@@ -61,11 +102,7 @@ def coefficients(g: float | Array, K: int, p: int) -> NDArray[np.float64]:
 
 def checked_events(optimize_g: int) -> int:
     """How many transients the time constants are to be fitted to, 0 for none."""
-    if optimize_g < 0:
-        raise ParameterError(
-            f"optimize_g={optimize_g}: give the number of transients to fit g to, 0 for none"
-        )
-    return int(optimize_g)
+    return whole(optimize_g, "optimize_g", 0)
 
 
 def as_given(y: Array, *results: Array) -> tuple[Array, ...]:

@@ -16,11 +16,15 @@ from gpucalcium.backend import Array, arrays
 from gpucalcium.deconvolution._convex import solve_convex
 from gpucalcium.deconvolution._signals import (
     as_given,
+    band,
     checked_events,
     checked_traces,
     coefficients,
+    noise_levels,
+    number,
     per_trace,
     shape_of,
+    whole,
 )
 from gpucalcium.deconvolution.noise import GetSn
 from gpucalcium.deconvolution.oasis import refit_ar1, solve_ar1, tame_decay
@@ -103,7 +107,8 @@ def constrained_foopsi(
     Raises
     ------
     ParameterError
-        p is None or negative; NaN or infinite samples (the message names the traces).
+        p is None, negative or no whole number; NaN or infinite samples (the message names the traces); a noise level
+        below 0, or another value that does not fit.
     NotSupportedError
         p > 2 with "oasis"; `s_min` or `optimize_g` with "cvxpy".
     MissingExtraError
@@ -112,7 +117,9 @@ def constrained_foopsi(
     order, events = _checked_order(p, method_deconvolution, s_min, optimize_g), checked_events(optimize_g)
     traces = checked_traces(fluor)
     K = len(traces)
-    noise = per_trace(GetSn(traces, noise_range, noise_method) if sn is None else sn, K, "sn")
+    noise = noise_levels(
+        GetSn(traces, band(noise_range, "noise_range"), noise_method) if sn is None else sn, K
+    )
     if order == 0:
         return _without_model(fluor, traces, noise)
     if g is None:
@@ -204,16 +211,19 @@ def _by_programme(
 
 
 def _checked_order(p: int | None, method: str, s_min: float | None, optimize_g: int) -> int:
-    if p is None or p < 0:
+    if p is None:
         raise ParameterError(
-            f"p={p}: give the order of the calcium model, 0 (none), 1 (decay) or 2 (rise and decay)"
+            "p=None: give the order of the calcium model, 0 (none), 1 (decay) or 2 (rise and decay)"
         )
+    p = whole(p, "p", 0, "the order of the calcium model, a whole number")
     if method not in ("oasis", "cvxpy", "cvx"):
         raise ParameterError(f"method_deconvolution={method!r}: choose 'oasis', 'cvxpy' or 'cvx'")
     if method == "oasis" and p > 2:
         raise NotSupportedError(
             f"p={p}: 'oasis' deconvolves models of order 1 and 2 only; use method_deconvolution='cvxpy'"
         )
+    if s_min is not None:
+        number(s_min, "s_min")
     if method != "oasis" and (s_min is not None or optimize_g):
         raise NotSupportedError(
             f"s_min={s_min}, optimize_g={optimize_g}: a convex programme has neither a smallest spike "

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.deconvolution._signals import as_float, shape_of
+from gpucalcium.deconvolution._signals import as_float, band, shape_of, whole
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from gpucalcium.movies import open_movie
 
@@ -95,7 +95,8 @@ def get_noise_welch(
     T = _length(Y)
     samples = _selected_samples(T, max_num_samples_fft)
     joined = Y if len(samples) == 1 else _join([Y[..., s] for s in samples])
-    return _welch_level(joined, noise_range, noise_method, inclusive=True, like=Y)
+    ends = band(noise_range, "noise_range")
+    return _welch_level(joined, ends, noise_method, inclusive=True, like=Y)
 
 
 def GetSn(fluor: Array, range_ff: Sequence[float] = (0.25, 0.5), method: str = "logmexp") -> Array:
@@ -115,7 +116,7 @@ def GetSn(fluor: Array, range_ff: Sequence[float] = (0.25, 0.5), method: str = "
     sn : float64, scalar for one trace, else (K,)
         Standard deviation in units of `fluor`; 0 for a constant trace.
     """
-    return _welch_level(fluor, range_ff, method, inclusive=False, like=fluor)
+    return _welch_level(fluor, band(range_ff, "range_ff"), method, inclusive=False, like=fluor)
 
 
 def movie_noise(
@@ -165,8 +166,8 @@ def movie_noise(
         tile = max(1, count // WORKING_FACTOR)
         for at in range(0, count, tile):
             spectrum = backend.wing(signals).spectrum
-            band = spectrum.power(signals[at : at + tile], low, high)
-            levels.append(spectrum.level(band, noise_method))
+            power = spectrum.power(signals[at : at + tile], low, high)
+            levels.append(spectrum.level(power, noise_method))
     return backend.like(movie, _join(levels).astype("float32").reshape(dims))
 
 
@@ -184,8 +185,8 @@ def axcov(data: Array, maxlag: int = 10) -> Array:
     -------
     xcov : (..., 2 * maxlag + 1) float64
     """
-    T = _length(data)
-    if not 0 <= maxlag < T:
+    T, maxlag = _length(data), whole(maxlag, "maxlag", 0)
+    if maxlag >= T:
         raise ParameterError(f"maxlag={maxlag}: a signal of {T} samples has lags 0..{T - 1}")
     signals = as_float(backend.put(data).reshape(-1, T))
     one_side = backend.wing(signals).spectrum.autocovariance(signals, maxlag)
@@ -221,18 +222,18 @@ def _without_origin(signals: Array) -> Array:
 
 
 def _welch_level(
-    traces: Array, noise_range: Sequence[float], method: str, *, inclusive: bool, like: Array
+    traces: Array, ends: tuple[float, float], method: str, *, inclusive: bool, like: Array
 ) -> Array:
     _check_method(method)
     T = _length(traces)
     lead = shape_of(traces)[:-1]
     segment = min(WELCH_SEGMENT, T)
     f = np.arange(segment // 2 + 1) / segment
-    low, high = noise_range
+    low, high = ends
     bins = np.flatnonzero((f >= low) & (f <= high) if inclusive else (f > low) & (f < high))
     if not len(bins):
         raise ParameterError(
-            f"noise_range={tuple(noise_range)} holds no frequency of a segment of {segment} samples: "
+            f"the band ({low}, {high}) holds no frequency of a segment of {segment} samples: "
             "use a wider band (at most 0 to 0.5 cycles per frame) or a longer signal"
         )
     x = as_float(backend.put(traces).reshape(-1, T))
@@ -243,8 +244,7 @@ def _welch_level(
 
 def _selected_samples(T: int, most: int) -> list[slice]:
     """All of T samples, or `most // 3` each of the beginning (after the first), the middle and the end."""
-    if most < 3:
-        raise ParameterError(f"max_num_samples_fft={most}: at least 3 samples are needed")
+    most = whole(most, "max_num_samples_fft", 3, "a number of samples")
     if most >= T:
         return [slice(0, T)]
     third = most // 3
@@ -254,7 +254,7 @@ def _selected_samples(T: int, most: int) -> list[slice]:
 
 def _band_bins(n: int, noise_range: Sequence[float]) -> tuple[int, int]:
     """Bins low..high-1 of a transform of n samples with noise_range[0] < k / n <= noise_range[1]."""
-    low, high = (float(edge) for edge in noise_range)
+    low, high = band(noise_range, "noise_range")
     f = np.arange(n // 2 + 1) / n
     bins = np.flatnonzero((f > low) & (f <= high))
     if not len(bins):

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
 from gpucalcium.deconvolution._refit import refit_roots
-from gpucalcium.deconvolution._signals import as_given, checked_events, checked_traces, per_trace
+from gpucalcium.deconvolution._signals import (
+    as_given,
+    checked_events,
+    checked_traces,
+    noise_levels,
+    number,
+    per_trace,
+    whole,
+)
 from gpucalcium.errors import ParameterError
 
 LARGEST_DECAY = 0.999  # per frame: at 1 calcium would never leave and the baseline could not be told from it
@@ -80,7 +88,7 @@ def constrained_oasisAR1(
     traces = checked_traces(y)
     K = len(traces)
     decay = tame_decay(per_trace(g, K, "g"), given=True)
-    noise = per_trace(sn, K, "sn")
+    noise = noise_levels(sn, K)
     b = None if optimize_b else np.zeros(K)
     if checked_events(optimize_g):
         decay = refit_ar1(traces, decay, noise, b, optimize_g, b_nonneg=b_nonneg)
@@ -154,7 +162,12 @@ def solve_ar1(
     if penalty not in (0, 1):
         raise ParameterError(f"penalty={penalty}: 1 penalises the sum of spikes, 0 their number")
     K, T = traces.shape
-    if not 1 <= decimate <= T:
+    decimate, max_iter, s_min = (
+        whole(decimate, "decimate", 1),
+        whole(max_iter, "max_iter", 1),
+        number(s_min, "s_min"),
+    )
+    if decimate > T:
         raise ParameterError(f"decimate={decimate}: traces of {T} frames can be averaged by 1 to {T}")
     xp, wing = arrays.xp(traces), backend.wing(traces)
     c, s = xp.empty((K, T), "float32"), xp.empty((K, T), "float32")

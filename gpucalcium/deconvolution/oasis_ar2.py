@@ -21,7 +21,9 @@ from gpucalcium.deconvolution._signals import (
     checked_events,
     checked_traces,
     coefficients,
-    per_trace,
+    noise_levels,
+    number,
+    whole,
 )
 from gpucalcium.deconvolution.oasis import LARGEST_DECAY
 from gpucalcium.errors import ParameterError
@@ -106,7 +108,7 @@ def constrained_oasisAR2(
     traces = checked_traces(y)
     K = len(traces)
     tame = tame_coefficients(coefficients(g, K, 2), given=True)
-    noise = per_trace(sn, K, "sn")
+    noise = noise_levels(sn, K)
     b = None if optimize_b else np.zeros(K)
     if checked_events(optimize_g):
         tame = refit_ar2(traces, tame, noise, b, optimize_g, b_nonneg=b_nonneg)
@@ -121,7 +123,7 @@ def constrained_oasisAR2(
         b,
         b_nonneg=b_nonneg,
         decimate=decimate,
-        frames=None if window is None else Frames(window, shift),
+        frames=None if window is None else _frames(window, shift),
         tol=tol,
         max_iter=max_iter,
         penalty=penalty,
@@ -148,7 +150,15 @@ def solve_ar2(
 
     Returns c, s (K, T) float32 and b, lam (K,) float64 on the device of `traces`.
     """
-    _check_search(penalty, decimate, max_iter, tol, frames)
+    if penalty not in (0, 1):
+        raise ParameterError(f"penalty={penalty}: 1 penalises the sum of spikes, 0 their number")
+    if not 0 <= number(tol, "tol") < 1:
+        raise ParameterError(f"tol={tol}: expected 0 <= tol < 1")
+    decimate, max_iter, s_min = (
+        whole(decimate, "decimate", 0),
+        whole(max_iter, "max_iter", 1),
+        number(s_min, "s_min"),
+    )
     K, T = traces.shape
     xp = arrays.xp(traces)
     c, s = xp.empty((K, T), "float32"), xp.empty((K, T), "float32")
@@ -202,16 +212,11 @@ def _of_roots(roots: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([roots.sum(axis=1), -roots.prod(axis=1)], axis=1)
 
 
-def _check_search(penalty: int, decimate: int, max_iter: int, tol: float, frames: Frames | None) -> None:
-    if penalty not in (0, 1):
-        raise ParameterError(f"penalty={penalty}: 1 penalises the sum of spikes, 0 their number")
-    if decimate < 0 or max_iter < 1 or not 0 <= tol < 1:
-        raise ParameterError(
-            f"decimate={decimate}, max_iter={max_iter}, tol={tol}: expected decimate >= 0, max_iter >= 1 and "
-            "0 <= tol < 1"
-        )
-    if frames is not None and not 2 <= frames.shift <= frames.window:
-        raise ParameterError(f"window={frames.window}, shift={frames.shift}: expected 2 <= shift <= window")
+def _frames(window: int, shift: int) -> Frames:
+    frames = Frames(whole(window, "window", 2), whole(shift, "shift", 2))
+    if frames.shift > frames.window:
+        raise ParameterError(f"window={window}, shift={shift}: expected 2 <= shift <= window")
+    return frames
 
 
 def tame_coefficients(g: NDArray[np.float64], *, given: bool) -> NDArray[np.float64]:

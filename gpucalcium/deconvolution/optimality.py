@@ -11,7 +11,14 @@ import numpy as np
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.deconvolution._signals import as_given, checked_traces, coefficients, per_trace, shape_of
+from gpucalcium.deconvolution._signals import (
+    as_given,
+    checked_traces,
+    coefficients,
+    noise_levels,
+    per_trace,
+    shape_of,
+)
 from gpucalcium.errors import ArrayShapeError, ParameterError
 
 NO_DECAY = 1e-30  # a slower root below which what there is at t = 0 is gone at t = 1
@@ -93,7 +100,7 @@ def kkt_residual(
     residual = traces - calcium - level[:, None]
     noise = None
     if sn is not None:
-        theta = xp.asarray(per_trace(sn, K, "sn") ** 2 * T)
+        theta = xp.asarray(noise_levels(sn, K) ** 2 * T)
         noise = abs((residual * residual).sum(axis=1, dtype="float64") / xp.maximum(theta, 1e-300) - 1)
     relative = misses.max(axis=1) / xp.where(scale > 0, scale, 1.0)
     below = xp.maximum(-spikes.min(axis=1), 0) / xp.where(largest > 0, largest, 1.0)

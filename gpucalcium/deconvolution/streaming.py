@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gpucalcium.deconvolution._signals import number, whole
 from gpucalcium.deconvolution.oasis import tame_decay
 from gpucalcium.deconvolution.oasis_ar2 import slower_root, tame_coefficients
 from gpucalcium.errors import ParameterError
@@ -116,15 +117,17 @@ class OASIS:
         num_empty_samples: int = 0,
         g2: float = 0,
     ) -> None:
-        if num_empty_samples < 0 or s_min < 0:
-            raise ParameterError(
-                f"num_empty_samples={num_empty_samples}, s_min={s_min}: neither can be negative"
-            )
+        g, lam, s_min, b, g2 = (
+            number(x, name) for x, name in ((g, "g"), (lam, "lam"), (s_min, "s_min"), (b, "b"), (g2, "g2"))
+        )
+        num_empty_samples = whole(num_empty_samples, "num_empty_samples", 0)
+        if s_min < 0:
+            raise ParameterError(f"s_min={s_min}: a smallest spike is 0 or more")
         if g2 == 0:
             self.g, self.g2 = float(tame_decay(np.array([g], float), given=True)[0]), 0.0
         else:
             self.g, self.g2 = map(float, tame_coefficients(np.array([[g, g2]], float), given=True)[0])
-        self.lam, self.s_min, self.b = float(lam), float(s_min), float(b)
+        self.lam, self.s_min, self.b = lam, s_min, b
         self._response = _Response(self.g, self.g2)
         self._length = num_empty_samples
         self._pools = [Pool(0, num_empty_samples, 0.0, 0.0, True)] if num_empty_samples else []
@@ -142,21 +145,21 @@ class OASIS:
     def fit_next_tmp(self, y: float, num: int) -> NDArray[np.float64]:
         """Calcium of the last `num` samples if `y` were the next one; nothing changes."""
         kept, pool = self._merged(y)
-        return self._calcium([*self._pools[:kept], pool], self._length + 1)[-num:]
+        return _last(self._calcium([*self._pools[:kept], pool], self._length + 1), num)
 
     def get_c(self, num: int | None = None) -> NDArray[np.float64]:
-        """Calcium, of all samples or of the last `num`."""
+        """Calcium, of all samples or of the last `num` (of all, if there are fewer)."""
         c = self._calcium(self._pools, self._length)
-        return c if num is None else c[len(c) - num :]
+        return _last(c, num)
 
     def get_s(self, num: int | None = None) -> NDArray[np.float64]:
-        """Spikes, of all samples or of the last `num`; 0 at the first."""
+        """Spikes, of all samples or of the last `num` (of all, if there are fewer); 0 at the first."""
         c = self._calcium(self._pools, self._length)
         s = np.zeros_like(c)
         for pool in self._pools[1:]:
             t = pool.start
             s[t] = max(c[t] - self.g * c[t - 1] - (self.g2 * c[t - 2] if t > 1 else 0.0), 0.0)
-        return s if num is None else s[len(s) - num :]
+        return _last(s, num)
 
     def get_num_pools(self) -> int:
         """Number of pools, one more than there are spikes."""
@@ -182,7 +185,7 @@ class OASIS:
     def _merged(self, y: float) -> tuple[int, Pool]:
         """How many pools stay as they are when `y` comes, and the last one then."""
         kept = len(self._pools)
-        z = float(y) - self.b - self.lam * (1 - self.g - self.g2)
+        z = number(y, "y") - self.b - self.lam * (1 - self.g - self.g2)
         pool = Pool(self._length, 1, z, 0.0, first=kept == 0)
         while True:
             left = self._pools[kept - 1] if kept else None
@@ -204,3 +207,8 @@ class OASIS:
                 if t > 0 and self.g2 != 0:
                     c[t + 1 : end] += self.g2 * c[t - 1] * h[:-1]
         return c
+
+
+def _last(x: NDArray[np.float64], num: int | None) -> NDArray[np.float64]:
+    """The last `num` samples, or all."""
+    return x if num is None else x[max(len(x) - whole(num, "num", 0), 0) :]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import Array
-from gpucalcium.deconvolution._signals import shape_of
+from gpucalcium.deconvolution._signals import checked_traces, noise_levels, number, shape_of, whole
 from gpucalcium.deconvolution.noise import GetSn, axcov
 from gpucalcium.errors import ArrayShapeError, ParameterError
 
@@ -55,10 +55,12 @@ def estimate_time_constant(
     Raises
     ------
     ParameterError
-        p < 1, or fewer than ``lags + p + 1`` samples.
+        p < 1, lags < 0, a `fudge_factor` that is not above 0, or fewer than ``lags + p + 1`` samples; NaN or infinite
+        samples (the message names the traces).
     """
-    if p < 1 or lags < 0:
-        raise ParameterError(f"p={p}, lags={lags}: an autoregressive model has p >= 1, fitted on lags >= 0")
+    p, lags = whole(p, "p", 1, "the order of an autoregressive model"), whole(lags, "lags", 0)
+    if not number(fudge_factor, "fudge_factor") > 0:
+        raise ParameterError(f"fudge_factor={fudge_factor}: a factor of the decay per frame is above 0")
     shape = shape_of(fluor)
     if len(shape) not in (1, 2):
         raise ArrayShapeError(f"fluor has shape {shape}: give one trace (T,) or traces (K, T)")
@@ -67,10 +69,9 @@ def estimate_time_constant(
             f"a trace of {shape[-1]} samples has no autocovariance at lag {lags + p}: "
             "use a longer trace, or smaller p or lags"
         )
-    if sn is None:
-        sn = GetSn(fluor)
-    xi = backend.to_numpy(axcov(fluor, lags + p)).reshape(-1, 2 * (lags + p) + 1)[:, lags + p :]
-    variance = np.broadcast_to(np.square(backend.to_numpy(sn), dtype=float).reshape(-1), len(xi))
+    traces = checked_traces(fluor)
+    variance = noise_levels(GetSn(traces) if sn is None else sn, len(traces)) ** 2
+    xi = backend.to_numpy(axcov(traces, lags + p))[:, lags + p :]
     g = _with_tame_roots(_least_squares(xi, variance, p, lags), fudge_factor)
     return backend.like(fluor, g.reshape(*shape[:-1], p))
 
@@ -104,7 +105,7 @@ def estimate_parameters(
     if sn is None:
         sn = GetSn(fluor, range_ff, method)
     if g is None:
-        g = np.array(0) if p == 0 else estimate_time_constant(fluor, p, sn, lags, fudge_factor)
+        g = np.array(0) if whole(p, "p", 0) == 0 else estimate_time_constant(fluor, p, sn, lags, fudge_factor)
     return g, sn
 
 

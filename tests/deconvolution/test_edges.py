@@ -1,5 +1,7 @@
 """What any caller may hand in: every order and penalty, odd shapes and types, nothing, and what cannot be."""
 
+import re
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -153,3 +155,77 @@ def test_threads_change_no_bit_of_what_is_estimated(monkeypatch, p):
 def test_what_is_not_real_is_said_so(function, bad):
     with pytest.raises(TypeError, match="real"):
         function(bad)
+
+
+FOOPSI_MISTAKES = [
+    ({"p": "1"}, "p='1'"),
+    ({"p": 1.5}, "p=1.5"),
+    ({"sn": -1}, "sn=-1"),
+    ({"sn": "low"}, "sn='low'"),
+    ({"g": "slow"}, "g='slow'"),
+    ({"s_min": np.nan}, "s_min=nan"),
+    ({"s_min": "small"}, "s_min='small'"),
+    ({"s_min": [0.1, 0.2]}, "s_min="),
+    ({"lags": 2.5}, "lags=2.5"),
+    ({"fudge_factor": np.nan}, "fudge_factor=nan"),
+    ({"fudge_factor": 0}, "fudge_factor=0"),
+    ({"noise_range": 0.25}, "noise_range=0.25"),
+    ({"optimize_g": 2.5}, "optimize_g=2.5"),
+]
+AR_MISTAKES = [
+    ({"sn": -1}, "sn=-1"),
+    ({"optimize_g": 1.5}, "optimize_g=1.5"),
+    ({"decimate": 2.5}, "decimate=2.5"),
+    ({"max_iter": 0}, "max_iter=0"),
+    ({"max_iter": 2.5}, "max_iter=2.5"),
+    ({"penalty": 0, "s_min": np.nan}, "s_min=nan"),
+    ({"penalty": 2}, "penalty=2"),
+]
+AR2_MISTAKES = [
+    ({"tol": np.nan}, "tol=nan"),
+    ({"window": 99.5, "shift": 50}, "window=99.5"),
+    ({"shift": 2.5}, "shift=2.5"),
+    ({"shift": 1}, "shift=1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "named"),
+    [(lambda y, **o: constrained_foopsi(y, **({"p": 1} | o)), *case) for case in FOOPSI_MISTAKES]
+    + [(lambda y, **o: constrained_oasisAR1(y, 0.9, **({"sn": 0.3} | o)), *case) for case in AR_MISTAKES]
+    + [
+        (lambda y, **o: constrained_oasisAR2(y, (1.5, -0.53), **({"sn": 0.3} | o)), *case)
+        for case in AR_MISTAKES + AR2_MISTAKES
+    ]
+    + [
+        (estimate_time_constant, {"p": None}, "p=None"),
+        (estimate_time_constant, {"sn": [0.1, 0.2]}, "sn has 2 values for 3 traces"),
+        (estimate_parameters, {"sn": np.nan}, "sn is NaN"),
+        (estimate_parameters, {"p": -1}, "p=-1"),
+        (get_noise_fft, {"noise_range": (0.25,)}, "noise_range="),
+        (get_noise_welch, {"max_num_samples_fft": 99.5}, "max_num_samples_fft=99.5"),
+        (GetSn, {"range_ff": None}, "range_ff=None"),
+        (axcov, {"maxlag": 2.5}, "maxlag=2.5"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(function, options, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        function(bernoulli((0.9,), 0.3, K=3, T=120)[0], **options)
+
+
+def test_whole_numbers_of_any_type():
+    y = bernoulli((0.9,), 0.3, K=2, T=120)[0]
+    for a, b in zip(
+        constrained_foopsi(y, p=1.0, lags=np.float64(4), optimize_g=True),
+        constrained_foopsi(y, p=1, lags=4, optimize_g=1),
+        strict=True,
+    ):
+        assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("function", [estimate_time_constant, estimate_parameters])
+def test_estimates_name_the_trace_that_is_not_finite(wing, function):
+    y = bernoulli((0.9,), 0.3, K=3, T=120)[0]
+    y[1, 5] = np.nan
+    with pytest.raises(ValueError, match="trace 1 of 3"):
+        function(wing.put(y), 1)

@@ -136,7 +136,7 @@ def test_errors_name_the_mend():
         GetSn(x, (0.6, 0.9))
     with pytest.raises(ParameterError, match="mean, median, logmexp"):
         get_noise_fft(x, noise_method="mode")
-    with pytest.raises(ParameterError, match="at least 3"):
+    with pytest.raises(ParameterError, match="samples, 3 or more"):
         get_noise_fft(x, max_num_samples_fft=2)
     with pytest.raises(ArrayShapeError, match="time is the last axis"):
         GetSn(np.zeros((3, 0)))

@@ -120,3 +120,33 @@ def test_errors():
         OASIS(0.9, num_empty_samples=-1)
     with pytest.warns(UserWarning, match="clipped"):
         OASIS(1.2)
+
+
+def test_the_last_samples_are_all_where_there_are_fewer():
+    fit = OASIS(0.9)
+    for y in (1.0, 0.2, 2.0):
+        fit.fit_next(y)
+    for num in (3, 4, 5, 100):
+        assert_array_equal(fit.get_c(num), fit.get_c())
+        assert_array_equal(fit.get_s(num), fit.get_s())
+        assert len(fit.fit_next_tmp(0.5, num)) == min(num, 4)
+    assert len(fit.get_c(0)) == len(fit.get_s(0)) == len(fit.fit_next_tmp(0.5, 0)) == 0
+    with pytest.raises(ParameterError, match="num=-1"):
+        fit.get_c(-1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"g": np.nan}, {"lam": np.nan}, {"s_min": -1}, {"b": "low"}, {"num_empty_samples": 1.5}]
+)
+def test_values_that_do_not_fit_are_named(options):
+    name, value = next(iter(options.items()))
+    with pytest.raises(ParameterError, match=f"{name}="):
+        OASIS(**({"g": 0.9} | {name: value}))
+
+
+@pytest.mark.parametrize("y", [np.nan, np.inf, "a", [1.0, 2.0]])
+def test_a_sample_is_one_finite_number(y):
+    fit = OASIS(0.9)
+    with pytest.raises(ParameterError, match="y="):
+        fit.fit_next(y)
+    assert len(fit) == 0

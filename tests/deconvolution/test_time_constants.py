@@ -85,7 +85,7 @@ def test_given_values_are_kept():
 def test_errors():
     with pytest.raises(ParameterError, match="longer trace"):
         estimate_time_constant(np.zeros(7), 2)
-    with pytest.raises(ParameterError, match="p >= 1"):
+    with pytest.raises(ParameterError, match="p=0: expected the order"):
         estimate_time_constant(np.zeros(50), 0)
     with pytest.raises(ArrayShapeError, match=r"\(K, T\)"):
         estimate_time_constant(np.zeros((2, 3, 50)), 1)
