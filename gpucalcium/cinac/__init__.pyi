@@ -11,6 +11,11 @@ from .movies import CinacFileReaderMovie as CinacFileReaderMovie
 from .movies import CinacMovie as CinacMovie
 from .movies import CinacTiffMovie as CinacTiffMovie
 from .patch_data import MoviePatchData as MoviePatchData
+from .prediction import predict_activity as predict_activity
+from .prediction import predict_cell_type_from_model as predict_cell_type_from_model
+from .prediction import predict_cell_types as predict_cell_types
+from .prediction import predict_transient_from_model as predict_transient_from_model
+from .predictor import CinacPredictor as CinacPredictor
 from .recording import CinacRecording as CinacRecording
 from .recording import (
     create_cinac_recording_from_cinac_file_segment as create_cinac_recording_from_cinac_file_segment,

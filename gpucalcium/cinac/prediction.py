@@ -57,8 +57,8 @@ def predict_activity(
     buffer : float, optional
         Pixels that cells are grown by; default: as the network was trained.
     unfinished : path, optional
-        File for what is done so far, about once a minute; a run that was stopped goes on from there. It is removed at
-        the end.
+        File for what is done so far, about once a minute and at the end; a run that was stopped goes on from there.
+        Removing it is the caller's.
     model_name : str
         Tells networks apart in that file.
 

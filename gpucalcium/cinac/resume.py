@@ -58,11 +58,7 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._path is None:
-            return
-        if kind is None:
-            self._path.unlink(missing_ok=True)
-        else:
+        if self._path is not None:
             self._save(self._path)
 
     def group_is_done(self, index: int) -> None:

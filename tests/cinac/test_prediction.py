@@ -35,8 +35,9 @@ ROUNDING = {"rtol": 0, "atol": 1e-6}  # float32 results of sums in another order
 
 
 @pytest.fixture(autouse=True)
-def _quiet():
-    logging.getLogger("gpucalcium").setLevel(logging.WARNING)
+def _one_thread(monkeypatch):
+    """Threads of PyTorch that wait for each other cost more here than they bring."""
+    monkeypatch.setenv("GPUCALCIUM_THREADS", "1")
 
 
 def counted_frames(n_frames, dims=(30, 26)):
