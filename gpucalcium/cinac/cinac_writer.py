@@ -56,9 +56,10 @@ class CinacFileWriter:
         self._stack = ExitStack()
         temporary = self._stack.enter_context(written_whole(self.file_name))
         try:
-            if self.file_name.exists():
+            is_there = self.file_name.exists()
+            if is_there:
                 shutil.copyfile(self.file_name, temporary)
-            self._file = self._stack.enter_context(h5py.File(temporary, "a"))
+            self._file = self._stack.enter_context(h5py.File(temporary, "r+" if is_there else "w"))
         except OSError as err:
             self._stack.__exit__(type(err), err, err.__traceback__)
             raise MovieFileError(

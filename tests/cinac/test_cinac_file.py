@@ -1,0 +1,354 @@
+"""`.cinac` files: what is written is read, in order, whole or not at all."""
+
+from __future__ import annotations
+
+import gc
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from gpucalcium.cinac import (
+    CinacFileReader,
+    CinacFileWriter,
+    create_cinac_recording_from_cinac_file_segment,
+)
+from gpucalcium.errors import (
+    ArrayShapeError,
+    DatasetNotFoundError,
+    MovieFileError,
+    MovieNotFoundError,
+    OutputError,
+    ParameterError,
+)
+
+rng = np.random.default_rng(5)
+SEGMENT = (3, 200, 209)
+
+
+def parts(n=10, side=9, **others):
+    return {
+        "raster_dur": np.arange(n) % 3 == 0,
+        "ci_movie": rng.normal(size=(n, side, side)).astype("f4"),
+        "cells_contour": [[[2, 6, 6, 2], [3, 3, 7, 7]], [[5.4, 8.6], [6, 6]], [[1], [1]]],
+        "invalid_cells": [False, True, False],
+        "smooth_traces": rng.normal(size=n),
+        "raw_traces": rng.normal(size=n),
+    } | others
+
+
+def written(path, segments=((SEGMENT, {}),), **full):
+    with CinacFileWriter(path) as writer:
+        if full:
+            writer.create_full_data_group(**full)
+        kept = {}
+        for segment, others in segments:
+            kept[segment] = parts(segment[2] - segment[1] + 1, **others)
+            writer.add_segment_group(segment, **kept[segment])
+    return kept
+
+
+def test_segments_round_trip(tmp_path):
+    said = written(
+        tmp_path / "a.cinac",
+        [
+            (
+                SEGMENT,
+                {
+                    "doubtful_frames": np.arange(10) > 7,
+                    "cell_type": "Interneuron",
+                    "pixels_around": 2,
+                    "buffer": 1,
+                },
+            )
+        ],
+    )[SEGMENT]
+    reader = CinacFileReader(tmp_path / "a.cinac")
+    assert reader.get_all_segments() == [SEGMENT]
+    assert_array_equal(reader.get_segment_ci_movie(SEGMENT), said["ci_movie"])
+    for name, get in (
+        ("raster_dur", reader.get_segment_raster_dur),
+        ("doubtful_frames", reader.get_segment_doubtful_frames),
+        ("smooth_traces", reader.get_segment_smooth_traces),
+        ("raw_traces", reader.get_segment_raw_traces),
+        ("invalid_cells", reader.get_segment_invalid_cells),
+    ):
+        assert_array_equal(get(SEGMENT), said[name])
+    contours = reader.get_segment_cells_contour(SEGMENT)
+    for found, given in zip(contours, said["cells_contour"], strict=True):
+        assert_array_equal(found, np.rint(given))  # rounded, not truncated
+    assert reader.get_segment_cell_type(SEGMENT) == "Interneuron"
+    assert (reader.get_segment_pixels_around(SEGMENT), reader.get_segment_buffer(SEGMENT)) == (2, 1)
+    assert reader.get_all_cell_types() == ["Interneuron"]
+
+
+def test_what_need_not_be_there(tmp_path):
+    written(tmp_path / "a.h5")
+    reader = CinacFileReader(str(tmp_path / "a.h5"))
+    assert reader.get_segment_doubtful_frames(SEGMENT) is None
+    assert reader.get_segment_cell_type(SEGMENT) is None
+    assert reader.get_segment_buffer(SEGMENT) is None
+    assert reader.get_segment_pixels_around(SEGMENT) == 0
+    assert reader.get_all_cell_types() == []
+    assert not reader.with_full_data
+    for get in (
+        reader.get_n_cells,
+        reader.get_n_frames,
+        reader.get_ci_movie_file_name,
+        reader.get_coords_full_movie,
+        reader.get_invalid_cells,
+        reader.get_smooth_traces,
+        reader.get_raw_traces,
+        reader.get_ci_movie,
+    ):
+        assert get() is None
+
+
+def test_the_whole_recording_round_trips(tmp_path):
+    movie = rng.integers(0, 999, (30, 8, 9)).astype("uint16")
+    contours = [[[1, 4, 4], [1, 1, 5.5]], [[2, np.nan, 3], [6, 6, 7]]]
+    smooth, raw = rng.normal(size=(2, 2, 30))
+    written(
+        tmp_path / "a.cinac", (), n_frames=30, n_cells=2, ci_movie_file_name="movie.tif", cells_contour=contours,
+        invalid_cells=[0, 1], smooth_traces=smooth, raw_traces=raw, ci_movie=movie,
+    )  # fmt: skip
+    reader = CinacFileReader(tmp_path / "a.cinac")
+    assert reader.with_full_data
+    assert (reader.get_n_frames(), reader.get_n_cells(), reader.get_ci_movie_file_name()) == (
+        30,
+        2,
+        "movie.tif",
+    )
+    found = reader.get_coords_full_movie()
+    assert_array_equal(found[0], [[1, 4, 4], [1, 1, 6]])
+    assert_array_equal(found[1], [[2, 3], [6, 7]])
+    assert_array_equal(reader.get_invalid_cells(), [False, True])
+    assert_array_equal(reader.get_smooth_traces(), smooth)
+    assert_array_equal(reader.get_raw_traces(), raw)
+    assert_array_equal(reader.get_ci_movie(), movie)
+    assert reader.get_ci_movie().dtype == "uint16"
+    assert reader.get_all_segments() == []
+
+
+def test_the_layout_is_the_documented_one(tmp_path):
+    written(
+        tmp_path / "a.cinac",
+        [(SEGMENT, {"buffer": 1})],
+        n_frames=300,
+        n_cells=4,
+        cells_contour=[[[1], [2]]] * 4,
+    )
+    with h5py.File(tmp_path / "a.cinac") as file:
+        assert set(file) == {"full_data", "cell_3_200_209"}
+        segment, full = file["cell_3_200_209"], file["full_data"]
+        assert dict(segment.attrs) == {"pixels_around": 0, "buffer": 1}
+        assert dict(full.attrs) == {"n_frames": 300, "n_cells": 4}
+        assert segment["cells_contour"].shape == (3, 2)
+        assert h5py.check_vlen_dtype(segment["cells_contour"].dtype) == np.int32
+        assert full["cells_contour"].shape == (4, 2)
+        assert h5py.check_vlen_dtype(full["cells_contour"].dtype) == np.int16
+        assert segment["ci_movie"].shape == (10, 9, 9)
+
+
+def test_files_of_other_programs_are_read(tmp_path):
+    """Contours of equal length as one array, numbers as floats, texts as bytes, "None" as a text."""
+    with h5py.File(tmp_path / "a.cinac", "w") as file:
+        group = file.create_group("cell_0_5_7")
+        group.attrs.update(pixels_around=np.int64(1), buffer="None", cell_type=np.bytes_("pyramidal"))
+        group["raster_dur"] = np.array([0.0, 1, 1])
+        group["smooth_traces"] = group["raw_traces"] = np.zeros(3, "f4")
+        group["ci_movie"] = np.zeros((3, 5, 5))
+        group["cells_contour"] = np.array([[[1, 2, 2], [1, 1, 3]], [[0, 1, 1], [4, 4, 3]]])
+        group["invalid_cells"] = np.array([0, 0])
+        file.create_group("something_else")
+    reader = CinacFileReader(tmp_path / "a.cinac")
+    (segment,) = reader.get_all_segments()
+    assert (reader.get_segment_cell_type(segment), reader.get_segment_buffer(segment)) == ("pyramidal", None)
+    assert_array_equal(reader.get_segment_raster_dur(segment), [0, 1, 1])
+    assert_array_equal(reader.get_segment_cells_contour(segment)[1], [[0, 1, 1], [4, 4, 3]])
+    assert reader.get_segment_ci_movie(segment).dtype == np.float32
+
+
+def test_segments_come_in_order_of_their_numbers(tmp_path):
+    segments = [(10, 0, 9), (3, 1000, 1009), (3, 200, 209), (2, 5, 14), (3, 200, 203)]
+    written(tmp_path / "a.cinac", [(segment, {}) for segment in segments])
+    assert CinacFileReader(tmp_path / "a.cinac").get_all_segments() == sorted(segments)
+
+
+def test_frames_to_keep_are_counted_from_the_segment_s_first(tmp_path):
+    said = written(tmp_path / "a.cinac", [(SEGMENT, {"doubtful_frames": np.arange(10) > 7}), ((1, 0, 4), {})])
+    keep = np.array([1, 4, 9])
+    reader = CinacFileReader(tmp_path / "a.cinac", {SEGMENT: keep})
+    assert_array_equal(reader.get_segment_ci_movie(SEGMENT), said[SEGMENT]["ci_movie"][keep])
+    assert_array_equal(reader.get_segment_doubtful_frames(SEGMENT), [0, 0, 1])
+    assert_array_equal(reader.get_segment_raw_traces(SEGMENT), said[SEGMENT]["raw_traces"][keep])
+    assert len(reader.get_segment_raster_dur((1, 0, 4))) == 5
+    raster = np.full((4, 300), 7)
+    reader.fill_raster_dur_from_segments(raster)
+    assert_array_equal(raster[3, 200 + keep], said[SEGMENT]["raster_dur"][keep])
+    assert (raster[3] != 7).sum() == 3
+    for wrong in ([10], [-1], [0.5], [[1]]):
+        with pytest.raises(ParameterError, match="whole numbers from 0 to 9"):
+            CinacFileReader(tmp_path / "a.cinac", {SEGMENT: wrong})
+    with pytest.raises(ParameterError, match="no segment"):
+        CinacFileReader(tmp_path / "a.cinac", {(9, 9, 9): [0]})
+
+
+def test_rasters_are_filled(tmp_path):
+    said = written(tmp_path / "a.cinac", [(SEGMENT, {}), ((0, 3, 12), {})])
+    raster = np.zeros((4, 210))
+    CinacFileReader(tmp_path / "a.cinac").fill_raster_dur_from_segments(raster)
+    expected = np.zeros((4, 210))
+    expected[3, 200:], expected[0, 3:13] = (said[s]["raster_dur"] for s in (SEGMENT, (0, 3, 12)))
+    assert_array_equal(raster, expected)
+    for shape in ((3, 210), (4, 209), (210,)):
+        with pytest.raises(ArrayShapeError, match="does not fit a raster"):
+            CinacFileReader(tmp_path / "a.cinac").fill_raster_dur_from_segments(np.zeros(shape))
+
+
+def test_a_recording_of_a_segment(tmp_path):
+    said = written(tmp_path / "a.cinac", [(SEGMENT, {"cell_type": "noise"})])[SEGMENT]
+    reader = CinacFileReader(tmp_path / "a.cinac")
+    made = create_cinac_recording_from_cinac_file_segment("a_3", reader, SEGMENT)
+    assert (made.identifier, made.cell_type, made.get_n_frames(), made.get_n_cells()) == (
+        "a_3",
+        "noise",
+        10,
+        2,
+    )
+    assert made.movie.already_normalized
+    assert_array_equal(made.movie.get_full_movie(True), said["ci_movie"])
+    assert_array_equal(made.cells.contours[1], [[1], [1]])
+    smooth = made.get_smooth_traces(normalized=False)
+    assert_array_equal(smooth, said["smooth_traces"])
+    assert made.get_smooth_traces(normalized=True).shape == (10,)
+    assert_allclose(made.get_smooth_traces(normalized=True).mean(), -2)
+    assert made.get_raw_traces(False).shape == (2, 10)
+
+
+# ---------------------------------------------------------------------------- changing files
+
+
+def test_files_are_changed_and_groups_replaced(tmp_path):
+    path = tmp_path / "a.cinac"
+    written(path, [(SEGMENT, {}), ((1, 0, 9), {})], n_frames=500, n_cells=5)
+    with CinacFileWriter(path) as writer:
+        assert set(writer.get_group_names()) == {"full_data", "cell_3_200_209", "cell_1_0_9"}
+        writer.add_segment_group(SEGMENT, **parts(raster_dur=np.ones(10)))
+        writer.delete_groups(["cell_1_0_9"])
+        with pytest.raises(ParameterError, match="no group 'cell_9_9_9'"):
+            writer.delete_groups(["full_data", "cell_9_9_9"])
+        assert writer.add_segment_group((7, 0, 9), **parts()) == "cell_7_0_9"
+        writer.create_full_data_group(600, 6)
+        assert CinacFileReader(path).get_n_cells() == 5  # until the writer is closed
+    reader = CinacFileReader(path)
+    assert reader.get_all_segments() == [SEGMENT, (7, 0, 9)]
+    assert reader.get_segment_raster_dur(SEGMENT).all()
+    assert reader.get_n_cells() == 6
+
+
+def test_after_an_error_the_file_is_as_it_was(tmp_path):
+    path = tmp_path / "a.cinac"
+    written(path)
+    before = path.read_bytes()
+    with pytest.raises(ArrayShapeError), CinacFileWriter(path) as writer:
+        writer.add_segment_group((0, 0, 9), **parts())
+        writer.add_segment_group((0, 0, 3), **parts())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_close_when_told_and_when_forgotten(tmp_path):
+    writer = CinacFileWriter(tmp_path / "a")
+    writer.add_segment_group(SEGMENT, **parts())
+    writer.close_file()
+    writer.close_file()
+    assert CinacFileReader(tmp_path / "a.cinac").get_all_segments() == [SEGMENT]
+    with pytest.raises(ParameterError, match="has been closed"):
+        writer.get_group_names()
+    forgotten = CinacFileWriter(tmp_path / "b.cinac")
+    forgotten.add_segment_group(SEGMENT, **parts())
+    del forgotten
+    gc.collect()
+    assert CinacFileReader(tmp_path / "b.cinac").get_all_segments() == [SEGMENT]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.cinac", "b.cinac"]
+
+
+@pytest.mark.parametrize(
+    ("others", "error", "text"),
+    [
+        ({"raster_dur": np.zeros(9)}, ArrayShapeError, r"raster_dur has shape \(9,\); \(10,\)"),
+        ({"raster_dur": np.full(10, 2)}, ParameterError, "something else than 0 and 1"),
+        ({"smooth_traces": np.zeros((1, 10))}, ArrayShapeError, "smooth_traces has shape"),
+        ({"ci_movie": np.zeros((9, 5, 5))}, ArrayShapeError, "ci_movie has shape"),
+        ({"ci_movie": np.zeros((10, 5))}, ArrayShapeError, "ci_movie has shape"),
+        ({"invalid_cells": [0]}, ArrayShapeError, "invalid_cells has shape"),
+        ({"cells_contour": [[1, 2, 3]]}, ArrayShapeError, "contour of cell 0"),
+        ({"cells_contour": [[[1e12], [0]]], "invalid_cells": [0]}, ParameterError, "goes beyond"),
+    ],
+)
+def test_impossible_segments(tmp_path, others, error, text):
+    with pytest.raises(error, match=text):
+        written(tmp_path / "a.cinac", [(SEGMENT, others)])
+    assert not (tmp_path / "a.cinac").exists()
+
+
+@pytest.mark.parametrize("segment", [(-1, 0, 9), (0, -1, 8), (0, 9, 0)])
+def test_segments_that_cannot_be(tmp_path, segment):
+    with (
+        pytest.raises(ParameterError, match="the last not before the first"),
+        CinacFileWriter(tmp_path / "a") as writer,
+    ):
+        writer.add_segment_group(segment, **parts())
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"smooth_traces": np.zeros((2, 29))},
+        {"invalid_cells": [0]},
+        {"cells_contour": [[[1], [1]]] * 3},
+        {"ci_movie": np.zeros((29, 4, 4))},
+    ],
+)
+def test_impossible_recordings(tmp_path, others):
+    with pytest.raises(ArrayShapeError, match="is expected"):
+        written(tmp_path / "a.cinac", (), n_frames=30, n_cells=2, **others)
+
+
+# ---------------------------------------------------------------------------- bad files
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    path = tmp_path / "a.cinac"
+    with pytest.raises(MovieNotFoundError, match=r"a\.cinac not found"):
+        CinacFileReader(path)
+    with pytest.raises(OutputError, match="no folder"):
+        CinacFileWriter(tmp_path / "none" / "a.cinac")
+    written(path, [((0, 0, 999), {})])
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(MovieFileError, match=r"a\.cinac cannot be read.*truncated"):
+            CinacFileReader(path)
+        with pytest.raises(MovieFileError, match=r"a\.cinac cannot be changed"):
+            CinacFileWriter(path)
+        assert path.read_bytes() == whole[:size]
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_segments_that_lack_something(tmp_path):
+    path = tmp_path / "a.cinac"
+    written(path)
+    with h5py.File(path, "a") as file:
+        del file["cell_3_200_209/raster_dur"]
+        del file["cell_3_200_209/raw_traces"]
+        file["cell_3_200_209/raw_traces"] = np.zeros(7)
+    reader = CinacFileReader(path)
+    with pytest.raises(DatasetNotFoundError, match="cell_3_200_209 has no raster_dur"):
+        reader.get_segment_raster_dur(SEGMENT)
+    with pytest.raises(MovieFileError, match=r"raw_traces of segment .* has 7 frames, 10 are expected"):
+        reader.get_segment_raw_traces(SEGMENT)
+    with pytest.raises(ParameterError, match="has no segment"):
+        reader.get_segment_raw_traces((3, 200, 210))
