@@ -92,7 +92,7 @@ __global__ void percentile(const Pixel* __restrict__ frames, index_t n, index_t 
     out[p] = static_cast<float>(part == 0.0 || a == b ? a : __dadd_rn(a, __dmul_rn(part, b - a)));
 }
 
-// add_present<Pixel>: sums[p] += those of frames[0..n-1, p] that are not NaN, counts[p] += how many they are
+// add_present<Pixel>: sums[p] += those of frames[0..n-1, p] that are finite, counts[p] += how many they are
 //   launch   grid ceil(pixels / blockDim.x), any block, no shared memory
 //   mapping  one thread per pixel, so loads coalesce
 //   arrays   frames [n, pixels] Pixel, read; sums, counts [pixels] double, read and written
@@ -108,7 +108,7 @@ __global__ void add_present(const Pixel* __restrict__ frames, index_t n, index_t
 #pragma unroll 4
     for (index_t t = 0; t < n; ++t) {
         const double value = static_cast<double>(frames[t * pixels + p]);
-        const bool is_there = value == value;
+        const bool is_there = value - value == 0.0;  // neither NaN nor infinite
         sum += is_there ? value : 0.0;
         count += is_there ? 1.0 : 0.0;
     }

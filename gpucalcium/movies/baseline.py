@@ -146,37 +146,6 @@ def percentile(
     return image
 
 
-def median_of_means(movie: NDArray, window: int) -> NDArray[np.float32]:
-    """Median over bins of each pixel's mean over `window` frames in a row, NaN left out; one pass.
-
-    Frames that fill no bin are left out. Where the means of all bins exceed the budget: a pass for each band of rows.
-    """
-    bins = len(movie) // window
-    image = np.empty(movie.shape[1:], np.float32)
-    for band in _bands(movie, 4 * bins):
-        rows = movie[:, band]
-        means = backend.empty((bins, rows[0].size), "float32")
-        _fill_with_means(rows, window, means)
-        with _place(image[None, band]) as place:
-            backend.wing(means).baseline.percentile(means, 50.0, True, place[0])
-    return image
-
-
-def _fill_with_means(movie: NDArray, window: int, means: Array) -> None:
-    sums, counts = (backend.zeros(means.shape[1], "float64") for _ in range(2))
-    number = filled = 0
-    for frames in backend.stream(open_movie(movie), frames=slice(len(means) * window)):
-        flat = frames.reshape(len(frames), -1)
-        wing, at = backend.wing(flat).baseline, 0
-        while at < len(flat):
-            part = flat[at : at + window - filled]
-            wing.add_present(part, sums, counts)
-            filled, at = filled + len(part), at + len(part)
-            if filled == window:
-                wing.take_means(sums, counts, means[number])
-                number, filled = number + 1, 0
-
-
 def brightness(movie: NDArray) -> NDArray[np.float64]:
     """Median of each frame, NaN left out (a frame without a number: NaN)."""
     levels = []

@@ -11,7 +11,8 @@ from scipy.sparse import csc_matrix
 from gpucalcium import backend
 from gpucalcium.backend.stencils import compiled_dtype
 from gpucalcium.errors import ArrayShapeError, MissingExtraError, ParameterError
-from gpucalcium.movies.baseline import median_of_means, percentile
+from gpucalcium.movies.baseline import percentile
+from gpucalcium.movies.binned import median_of_bins
 from gpucalcium.movies.sources import open_movie
 from gpucalcium.movies.timeseries import timeseries
 
@@ -29,16 +30,15 @@ class Projecting(timeseries):
     def bin_median(self, window: int = 10) -> NDArray[np.float32]:
         """Median over bins of the mean of `window` consecutive frames: a template that ignores activity.
 
-        Frames that fill no bin are left out; a movie shorter than `window` is one bin. NaN are ignored. What is held
-        beside a chunk are the means of the bins, of as many rows at a time as the memory budget allows.
+        Frames that fill no bin are left out; a movie shorter than `window` is one bin. NaN and infinite values are
+        ignored. What is held beside a chunk are the means of the bins, of as many rows at a time as the memory budget
+        allows. The same as `gpucalcium.registration.bin_median`, which takes files and CuPy arrays, too.
 
         Returns
         -------
         image : (d1, d2[, d3]) float32
         """
-        if window < 1:
-            raise ParameterError(f"window={window}: a bin has at least one frame")
-        return median_of_means(np.asarray(self), min(window, len(self)))
+        return median_of_bins(open_movie(np.asarray(self)), window)
 
     def bin_median_3d(self, window: int = 10) -> NDArray[np.float32]:
         """`bin_median` of a movie of volumes."""

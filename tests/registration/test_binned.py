@@ -27,8 +27,13 @@ def test_is_the_formula(wing, window):
     assert_allclose(backend.to_numpy(found), formula(MOVIE, window), rtol=1e-6)
 
 
-def test_is_the_method_of_movies():
-    assert_allclose(bin_median(MOVIE), movie(MOVIE, fr=30).bin_median(), rtol=1e-6)
+@pytest.mark.parametrize("bad", [None, np.nan, np.inf])
+def test_is_the_method_of_movies(bad):
+    frames = MOVIE.copy()
+    if bad is not None:
+        frames[np.random.default_rng(1).random(frames.shape) < 0.1] = bad
+    for window in (1, 10, 100):
+        assert_array_equal(movie(frames, fr=30).bin_median(window), bin_median(frames, window))
 
 
 def test_volumes(wing):

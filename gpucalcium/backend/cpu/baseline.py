@@ -212,7 +212,7 @@ def _medians_by_counts(frames, out):
 
 
 def add_present(frames: NDArray, sums: NDArray[np.float64], counts: NDArray[np.float64]) -> None:
-    """Add each pixel's values that are not NaN to `sums` and how many they are to `counts`, in order of the frames.
+    """Add each pixel's values that are finite to `sums` and how many they are to `counts`, in order of the frames.
 
     `frames` is (n, pixels), any real dtype; `sums` and `counts` are (pixels,).
     """
@@ -228,7 +228,7 @@ def _add_present(frames, first, last, sums, counts):
             row = frames[t, start:stop]
             for p in range(stop - start):
                 value = np.float64(row[p])
-                is_there = value == value
+                is_there = value - value == 0.0  # neither NaN nor infinite
                 total[p] += value if is_there else 0.0
                 number[p] += 1.0 if is_there else 0.0
 

@@ -44,7 +44,7 @@ def frame_medians(frames: cp.ndarray, out: cp.ndarray) -> None:
 
 
 def add_present(frames: cp.ndarray, sums: cp.ndarray, counts: cp.ndarray) -> None:
-    """Add each pixel's values that are not NaN to `sums` and how many they are to `counts`, in order of the frames.
+    """Add each pixel's values that are finite to `sums` and how many they are to `counts`, in order of the frames.
 
     As the twin says.
     """
