@@ -56,10 +56,9 @@ class CinacFileWriter:
         self._stack = ExitStack()
         temporary = self._stack.enter_context(written_whole(self.file_name))
         try:
-            is_there = self.file_name.exists()
-            if is_there:
+            if self.file_name.exists():
                 shutil.copyfile(self.file_name, temporary)
-            self._file = self._stack.enter_context(h5py.File(temporary, "r+" if is_there else "w"))
+            self._file = self._stack.enter_context(h5py.File(temporary, "a"))
         except OSError as err:
             self._stack.__exit__(type(err), err, err.__traceback__)
             raise MovieFileError(

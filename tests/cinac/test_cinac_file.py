@@ -328,7 +328,10 @@ def test_files_that_cannot_be_read(tmp_path):
         CinacFileWriter(tmp_path / "none" / "a.cinac")
     written(path, [((0, 0, 999), {})])
     whole = path.read_bytes()
-    for size in (0, 10, len(whole) // 2):
+    path.write_bytes(b"")
+    with pytest.raises(MovieFileError, match=r"a\.cinac cannot be read.*truncated"):
+        CinacFileReader(path)
+    for size in (10, len(whole) // 2):
         path.write_bytes(whole[:size])
         with pytest.raises(MovieFileError, match=r"a\.cinac cannot be read.*truncated"):
             CinacFileReader(path)
