@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FAILED, BROKEN = 2, 1  # exit status: the input or the machine; a defect of ours
 DEMO_RATE, DEMO_DECAY_S = 20.0, 0.6
 DEMO_CELL_AREA = 273  # px of field per cell: 60 cells on 128 x 128
+PER_AXIS = "one number, or rows,columns"
 
 app = typer.Typer(
     help="Calcium imaging movies to cells, traces and spikes, on a GPU where there is one.",
@@ -193,7 +194,26 @@ def register(
     pw_rigid: Annotated[
         bool, typer.Option("--pw-rigid", help="Register patches of the field, each on its own.")
     ] = False,
-    max_shift: Annotated[int | None, typer.Option(help="Largest motion, px.")] = None,
+    max_shifts: Annotated[
+        str | None, typer.Option("--max-shift", "--max-shifts", help=f"Largest motion, px; {PER_AXIS}.")
+    ] = None,
+    gsig_filt: Annotated[
+        str | None,
+        typer.Option(help=f"One-photon: width of the high-pass that finds motion, px; {PER_AXIS}."),
+    ] = None,
+    niter_rig: Annotated[int | None, typer.Option(help="Passes, each with a new template.")] = None,
+    strides: Annotated[
+        str | None, typer.Option(help=f"Distance of patches, px, with --pw-rigid; {PER_AXIS}.")
+    ] = None,
+    overlaps: Annotated[
+        str | None, typer.Option(help=f"What neighbouring patches share, px, with --pw-rigid; {PER_AXIS}.")
+    ] = None,
+    max_deviation_rigid: Annotated[
+        int | None, typer.Option(help="Largest motion of a patch beside its frame's, px, with --pw-rigid.")
+    ] = None,
+    fourier: Annotated[
+        bool, typer.Option("--fourier", help="Move frames by Fourier transform, not by interpolation.")
+    ] = False,
     um_per_px: Annotated[float | None, typer.Option(help="Size of a pixel in micrometres.")] = None,
     save: Annotated[
         str | None, typer.Option(help="Write the registered movie, too: mmap, hdf5, zarr or tiff.")
@@ -209,7 +229,25 @@ def register(
     from gpucalcium import backend
     from gpucalcium.pipeline import RunSettings, register_recording
 
-    asked = RunSettings(frame_rate=frame_rate, pw_rigid=pw_rigid, max_shift=max_shift, um_per_px=um_per_px)
+    of_patches = {
+        "strides": _pixels("--strides", strides),
+        "overlaps": _pixels("--overlaps", overlaps),
+        "max_deviation_rigid": max_deviation_rigid,
+    }
+    if not pw_rigid and any(value is not None for value in of_patches.values()):
+        raise ParameterError("--strides, --overlaps and --max-deviation-rigid are of patches: add --pw-rigid")
+    motion = of_patches | {
+        "max_shifts": _pixels("--max-shifts", max_shifts),
+        "gSig_filt": _pixels("--gsig-filt", gsig_filt),
+        "niter_rig": niter_rig,
+        "shifts_opencv": False if fourier else None,
+    }
+    asked = RunSettings(
+        frame_rate=frame_rate,
+        pw_rigid=pw_rigid,
+        um_per_px=um_per_px,
+        params={"motion": {name: value for name, value in motion.items() if value is not None}},
+    )
     backend.use(device)
     movie: Any = files[0] if len(files) == 1 else files
     checks = register_recording(movie, output, asked, dataset=dataset, axes=axes, save=save, progress=True)
@@ -219,6 +257,16 @@ def register(
             print(f"{name:<20}{value}")
     where = output if len(checks) == 1 else output / "plane_*"
     print(f"results: {where}/motion.npz, report.html, figures/")
+
+
+def _pixels(option: str, text: str | None) -> int | tuple[int, ...] | None:
+    """Whole numbers, one for every axis or one for all, from "6" or "6,8"."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ParameterError(f"{option} {text}: expected whole numbers of pixels, 6 or 6,8")
+    values = tuple(int(number) for number in text.split(","))
+    return values if len(values) > 1 else values[0]
 
 
 @app.command()

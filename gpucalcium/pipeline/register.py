@@ -49,7 +49,8 @@ def register_recording(
         and the registered movie; with several planes for a folder ``plane_0/``, ``plane_1/`` ... of each, and a page
         that links them. It appears complete or not at all.
     asked : RunSettings, optional
-        ``frame_rate`` (default: what the file says, else 30 Hz), ``max_shift``, ``pw_rigid`` and ``um_per_px`` matter.
+        ``frame_rate`` (default: what the file says, else 30 Hz), ``max_shift``, ``pw_rigid``, ``um_per_px`` and the
+        group "motion" of ``params`` matter.
     dataset, axes : str, optional
         Which array of the file, and what its axes are; see `open_planes`.
     save : {'mmap', 'hdf5', 'zarr', 'tiff'}, optional

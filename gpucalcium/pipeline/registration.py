@@ -13,20 +13,31 @@ from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource, settings
+from gpucalcium.cnmf.params_table import TABLE
+from gpucalcium.errors import ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.pipeline.results import Registration
 from gpucalcium.pipeline.settings import RunSettings
 from gpucalcium.pipeline.stages import Stages
 from gpucalcium.registration.check import check_registration
-from gpucalcium.registration.piecewise import PiecewiseParams, PiecewiseResult, register_piecewise
+from gpucalcium.registration.motion_fields import MotionFields
+from gpucalcium.registration.piecewise import PiecewiseResult, register_piecewise
 from gpucalcium.registration.registered import RegisteredMovie
-from gpucalcium.registration.rigid import RigidParams, RigidResult, register_rigid
+from gpucalcium.registration.rigid import RigidResult, register_rigid
 
 DEFAULT_MAX_SHIFT = 6  # px
 LARGEST_SHIFT_SHARE = 6  # of the field: one sixth
 STRIDE_SHARE, STRIDES = 5, (24, 96)  # patches are a fifth of the field apart, px within these bounds
 BORDER = "copy"  # extraction takes no missing values
+NOT_OURS = {
+    "border_nan",
+    "indices",
+    "is3D",
+    "min_mov",
+    "nonneg_movie",
+    "use_cuda",
+}  # of the motion parameters
 HELD_SHARE = 4  # registered frames stay in memory if they take at most this part of the budget
 
 
@@ -75,30 +86,42 @@ def _register(
 
 def find_motion(source: FrameSource, asked: RunSettings, **where: Any) -> RigidResult | PiecewiseResult:
     """Displacement of frames, or of their patches; `where` registered frames go as in `register_rigid`."""
-    if asked.pw_rigid:
-        return register_piecewise(source, _piecewise(source.shape[1:], asked), **where)
-    return register_rigid(source, _rigid(source.shape[1:], asked), **where)
+    dims, motion = source.shape[1:], _motion(source, asked)
+    if motion.pw_rigid:
+        return register_piecewise(source, motion.piecewise_params(dims), **where)
+    return register_rigid(source, motion.rigid_params(dims), **where)
 
 
 def displaced(
     source: FrameSource, asked: RunSettings, found: RigidResult | PiecewiseResult
 ) -> RegisteredMovie:
     """The registered movie, made when it is read."""
+    motion = _motion(source, asked)
     if isinstance(found, RigidResult):
-        return RegisteredMovie(source, found.shifts, border=BORDER)
-    how = _piecewise(source.shape[1:], asked).how()
+        return RegisteredMovie(source, found.shifts, border=BORDER, fourier=not motion.shifts_opencv)
+    how = motion.piecewise_params(source.shape[1:]).how()
     return RegisteredMovie(source, field=found.field, grid=found.grid, border=BORDER, **how)
 
 
-def _rigid(dims: tuple[int, ...], asked: RunSettings) -> RigidParams:
-    return RigidParams(max_shifts=largest_shifts(dims, asked.max_shift), border=BORDER)
-
-
-def _piecewise(dims: tuple[int, ...], asked: RunSettings) -> PiecewiseParams:
+def _motion(source: FrameSource, asked: RunSettings) -> MotionFields:
+    """How to register: as the parameters of the group "motion" say, and else as suits the size of the frames."""
+    dims, given = source.shape[1:], dict(asked.params.get("motion", {}))
+    for name in NOT_OURS & given.keys():
+        if given.pop(name) != TABLE["motion"][name].default:
+            raise ParameterError(
+                f"the motion parameter {name!r} is not taken here: a run reads the whole movie, keeps its values, and "
+                "repeats the edge where nothing was recorded; use MotionCorrect"
+            )
     least, most = STRIDES
     strides = tuple(min(max(n // STRIDE_SHARE, least), most) for n in dims)
-    overlaps = tuple(stride // 2 for stride in strides)
-    return PiecewiseParams(rigid=_rigid(dims, asked), strides=strides, overlaps=overlaps, border=BORDER)
+    chosen: dict[str, Any] = {
+        "max_shifts": largest_shifts(dims, asked.max_shift),
+        "strides": strides,
+        "overlaps": tuple(stride // 2 for stride in strides),
+    }
+    piecewise = asked.pw_rigid or given.pop("pw_rigid", False)
+    chosen |= given
+    return MotionFields(source, border_nan=BORDER, pw_rigid=piecewise, **chosen)
 
 
 def largest_shifts(dims: tuple[int, ...], asked: int | None) -> tuple[int, ...]:

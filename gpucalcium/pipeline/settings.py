@@ -35,7 +35,8 @@ class RunSettings:
     um_per_px: float | None = None
     """Size of a pixel in micrometres, for scale bars."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """Changes to the CNMF parameters, ``{group: {key: value}}``; they have the last word."""
+    """Changes to the CNMF parameters, and to those of registration (group "motion"), ``{group: {key: value}}``; they
+    have the last word."""
 
     def __post_init__(self) -> None:
         for name in ("frame_rate", "cell_radius", "um_per_px", "decay_s", "n_components"):

@@ -206,14 +206,16 @@ def displacement_figure(
     largest = float(np.sqrt((displacement**2).sum(-1)).max(initial=0))
     spacing = min(_spacing(c, n) for c, n in zip(centres, image.shape, strict=True))
     unit = _round_below(largest) if largest > 0 else 1.0
+    enlarged = 0.8 * spacing / max(largest, 1e-9)
     arrows = axes.quiver(
         x, y, displacement[..., 1], displacement[..., 0], color=style.ORANGE, angles="xy", scale_units="xy",
-        scale=max(largest, 1e-9) / (0.8 * spacing), width=0.006, headwidth=3.5, pivot="mid",
+        scale=1 / enlarged, width=0.006, headwidth=3.5, pivot="mid",
     )  # fmt: skip
     arrows.set_path_effects(style.outlined(1.0))
     axes.plot(x.ravel(), y.ravel(), ".", color=style.ORANGE, markersize=1.5)
+    length = unit * enlarged / image.shape[1] if largest > 0 else 0.0  # the key stands to the left of its tip
     axes.quiverkey(
-        arrows, 0.06, -0.045, unit, f" {unit:g} px", labelpos="E", coordinates="axes",
+        arrows, 0.01 + length, -0.045, unit, f" {unit:g} px", labelpos="E", coordinates="axes",
         fontproperties={"size": style.SMALL},
     )  # fmt: skip
     axes.set_title(title, fontsize=style.TEXT, loc="left", fontweight="bold")

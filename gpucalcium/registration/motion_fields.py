@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource
-from gpucalcium.errors import ParameterError
+from gpucalcium.errors import ParameterError, UnknownParameterError
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.piecewise import PiecewiseParams
 from gpucalcium.registration.recordings import open_recordings, per_axis
@@ -19,10 +22,28 @@ from gpucalcium.registration.rigid import RigidParams, border_of
 from gpucalcium.registration.saving import Saving
 from gpucalcium.registration.sweep import FrameQuality
 
+P = ParamSpec("P")
+
+
+def _known_only(set_up: Callable[P, None]) -> Callable[P, None]:
+    """The same, but a parameter that does not exist is named together with the nearest that does."""
+    known = list(inspect.signature(set_up).parameters)[1:]
+
+    @functools.wraps(set_up)
+    def checked(*given: P.args, **named: P.kwargs) -> None:
+        for name in named.keys() - set(known):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UnknownParameterError(f"MotionCorrect has no parameter {name!r}; {hint}")
+        set_up(*given, **named)
+
+    return checked
+
 
 class MotionFields:
     """Parameters and results of `MotionCorrect`, which documents them; each is an attribute."""
 
+    @_known_only
     def __init__(
         self,
         fname: Any,

@@ -7,9 +7,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium.cli import main
-from gpucalcium.errors import OutputError, ParameterError
+from gpucalcium.errors import GpuCalciumError, OutputError, ParameterError
 from gpucalcium.movies import open_movie
 from gpucalcium.pipeline import RunSettings, register_recording
+from gpucalcium.pipeline.registration import find_motion
 from tests.registration.scenes import error, moving_cells
 
 SCENE = moving_cells(T=40, shape=(48, 60))
@@ -56,6 +57,63 @@ def test_command(tmp_path, capsys):
     assert "motion left (px)" in shown.out
     assert "registration check" in shown.err
     assert "at 9 Hz" in (tmp_path / "out" / "report.html").read_text()
+
+
+def registered_by(tmp_path, *options):
+    """What the command writes down; its exit status and what it says."""
+    np.save(tmp_path / "movie.npy", SCENE.movie)
+    words = ["register", tmp_path / "movie.npy", "-o", tmp_path / "out", "--device", "cpu", *options]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    if end.value.code:
+        return end.value.code
+    with np.load(tmp_path / "out" / "motion.npz", allow_pickle=False) as motion:
+        return dict(motion)
+
+
+def test_options_of_the_command_are_those_of_motion_correct(tmp_path):
+    from gpucalcium import MotionCorrect
+
+    motion = registered_by(
+        tmp_path, "--pw-rigid", "--max-shifts", "5,6", "--strides", "20,24", "--overlaps", "10",
+        "--max-deviation-rigid", "2", "--gsig-filt", "4", "--niter-rig", "2",
+    )  # fmt: skip
+    mc = MotionCorrect(
+        SCENE.movie, max_shifts=(5, 6), strides=(20, 24), overlaps=10, max_deviation_rigid=2, gSig_filt=4,
+        niter_rig=2, pw_rigid=True, border_nan="copy",
+    ).motion_correct()  # fmt: skip
+    assert motion["field"].shape == (40, 2, 3, 2)
+    assert_allclose(motion["field"][..., 0].reshape(40, -1), mc.x_shifts_els, atol=1e-5)
+
+
+def test_options_of_rigid_registration(tmp_path):
+    motion = registered_by(tmp_path, "--max-shift", "1", "--fourier")
+    assert np.abs(motion["shifts"]).max() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strides", "24"], "add --pw-rigid"),
+        (["--max-shifts", "six"], "--max-shifts six: expected whole numbers of pixels"),
+        (["--max-shifts", "3,4,5"], "one bound per axis"),
+        (["--gsig-filt", "3", "--fourier"], "shifts_opencv=True"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, capsys, options, said):
+    assert registered_by(tmp_path, *options) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_parameters_of_the_group_motion():
+    given = {"motion": {"max_shifts": [2, 2], "niter_rig": 2}}
+    found = find_motion(open_movie(SCENE.movie), RunSettings(params=given))
+    assert np.abs(found.shifts).max() == 2
+    piecewise = find_motion(open_movie(SCENE.movie), RunSettings(params={"motion": {"pw_rigid": True}}))
+    assert piecewise.field.ndim == 4
+    for name, value in {"min_mov": 3.0, "border_nan": "min", "max_shfts": 3}.items():
+        with pytest.raises(GpuCalciumError, match=name):
+            find_motion(open_movie(SCENE.movie), RunSettings(params={"motion": {name: value}}))
 
 
 def test_errors(tmp_path):

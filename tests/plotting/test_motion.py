@@ -79,6 +79,21 @@ def test_arrows_stand_at_the_patches_and_are_to_scale():
     assert_allclose(longest / arrows.scale, 8)  # eight tenths of the distance of patches
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (1, 3), (4, 5)])
+def test_the_key_of_the_arrows_is_not_cut(rows, columns):
+    displacement = np.zeros((rows, columns, 2))
+    displacement[0, 0] = 0, 1.0  # a round length: the key is as long as the longest arrow
+    centres = np.linspace(5, 24, rows), np.linspace(5, 35, columns)
+    figure = plotting.displacement_figure(IMAGE, displacement, centres)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    (key,) = (artist for artist in axes.get_children() if type(artist).__name__ == "QuiverKey")
+    tip = axes.transAxes.transform((key.X, 0))[0]
+    length = 1.0 / axes.collections[0].scale / IMAGE.shape[1] * axes.bbox.width
+    assert key.pivot["E"] == "tip"
+    assert tip - length >= axes.bbox.x0
+
+
 def test_residual_motion_is_drawn_for_both_movies():
     found = residual_motion(moving_cells(T=40).movie, components=3)
     figure = plotting.residual_figure(found, found)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpucalcium import backend
-from gpucalcium.errors import GpuUnavailable, MovieShapeError
+from gpucalcium.errors import GpuUnavailable, MovieShapeError, UnknownParameterError
 from gpucalcium.registration import MotionCorrect
 from tests.registration.scenes import moving_cells
 
@@ -106,3 +106,16 @@ def test_var_name_hdf5(tmp_path):
         file["mov"], file["other"] = SCENE.movie[:12], SCENE.movie[12:]
     name = str(tmp_path / "two.h5")
     assert outcome(name, **RIGID) != outcome(name, var_name_hdf5="other", **RIGID)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("max_shift", "'max_shifts'"), ("gsig_filt", "'gSig_filt'"), ("zzz", "there are fname")],
+)
+def test_a_misspelt_parameter_is_named_with_the_nearest(name, hint):
+    with pytest.raises(UnknownParameterError, match=f"MotionCorrect has no parameter {name!r}.*{hint}"):
+        MotionCorrect(SCENE.movie, **{name: 3})
+
+
+def test_the_signature_shows_the_parameters():
+    assert list(inspect.signature(MotionCorrect).parameters)[:3] == ["fname", "min_mov", "dview"]
