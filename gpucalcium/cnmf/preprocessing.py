@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -64,10 +66,22 @@ def find_unsaturated_pixels(
         Fraction of that value from which a sample counts as saturated.
     saturationTime : float
         A pixel with a larger fraction of saturated samples is left out.
+
+    Raises
+    ------
+    ParameterError
+        A value that is no number, or a `saturationValue` that is not above 0.
     """
     host = backend.to_numpy(Y)
+    if not all(isinstance(x, Real) and x == x for x in (saturationThreshold, saturationTime)):
+        raise ParameterError(
+            f"saturationThreshold={saturationThreshold!r}, saturationTime={saturationTime!r}: expected two fractions"
+        )
     if saturationValue is None:
-        saturationValue = float(2 ** np.ceil(np.log2(max(float(np.nanmax(host)), 1.0))) - 1)
+        largest = float(np.nanmax(host, initial=1.0))
+        saturationValue = float(2 ** np.ceil(np.log2(largest)) - 1)
+    elif not (isinstance(saturationValue, Real) and saturationValue > 0):
+        raise ParameterError(f"saturationValue={saturationValue!r}: expected the largest value of the camera")
     saturated = (saturationThreshold * saturationValue <= host).mean(-1)
     return np.flatnonzero(saturated.ravel(order="F") <= saturationTime)
 
@@ -111,26 +125,37 @@ def preprocess_data(
     -------
     Y : (d, T)
         Filled; the array that was given if nothing is missing.
-    sn : (d,) float32
-        Of the kind of array that `Y` is.
+    sn : (d,) float64
+        Of the kind of array that `Y` is; what was given, if it was.
     g : (p,) float64 or None
     psx : None
 
     Raises
     ------
     ParameterError, ArrayShapeError
-        See `get_noise_fft` and `pooled_time_constants`.
+        `sn` of another size, or negative; see also `get_noise_fft` and `pooled_time_constants`.
     """
+    Y = Y if hasattr(Y, "shape") else np.asarray(Y)
     if check_nan:
         Y, filled = interpolate_missing_data(Y)
         if filled:
             log.warning("missing values of %d pixels were filled by interpolation in time", len(filled))
-    if sn is None:
+    if sn is not None:
+        _check_levels(sn, math.prod(Y.shape[:-1]))
+    else:
         sn, _ = get_noise_fft(
             Y, noise_range=noise_range, noise_method=noise_method, max_num_samples_fft=max_num_samples_fft
         )
     g = pooled_time_constants(Y, backend.to_numpy(sn), p, lags, include_noise, pixels) if compute_g else None
     return Y, sn, g, None
+
+
+def _check_levels(sn: Array, pixels: int) -> None:
+    levels = np.asarray(backend.to_numpy(sn), np.float64)
+    if levels.size not in (1, pixels):
+        raise ArrayShapeError(f"sn has {levels.size} values for {pixels} pixels: give one, or one a pixel")
+    if (levels < 0).any():
+        raise ParameterError(f"sn={levels.min():.4g}: a standard deviation is 0 or more")
 
 
 def pooled_time_constants(
@@ -149,19 +174,23 @@ def pooled_time_constants(
     Raises
     ------
     ArrayShapeError
-        Fewer than ``lags + p + 1`` frames, or an order below 1.
+        Fewer than ``lags + p + 1`` frames, or an order below 1 or no whole number.
     ParameterError
-        Missing values in the pixels (named).
+        Missing values in the pixels (named), no pixels, or one that there is not.
     """
-    shape = tuple(Y.shape)
-    if len(shape) not in (1, 2) or p < 1 or lags < 1 or shape[-1] <= lags + p:
+    shape, whole = tuple(Y.shape), isinstance(p, Integral) and isinstance(lags, Integral)
+    if len(shape) not in (1, 2) or not whole or p < 1 or lags < 1 or shape[-1] <= lags + p:
         raise ArrayShapeError(
-            f"Y has shape {shape}, p={p}, lags={lags}: give (d, T) with T > lags + p, and p and lags of 1 or more"
+            f"Y has shape {shape}, p={p}, lags={lags}: give (d, T) with T > lags + p, and whole p and lags of 1 or more"
         )
     rows = Y.reshape(-1, shape[-1]) if len(shape) == 1 else Y
     chosen = np.arange(len(rows)) if pixels is None else np.asarray(pixels).reshape(-1)
     if chosen.dtype == bool:
         chosen = np.flatnonzero(chosen)
+    if not len(chosen) or chosen.min() < -len(rows) or chosen.max() >= len(rows):
+        raise ParameterError(
+            f"pixels={pixels}: one model is fitted to one or more of {len(rows)} pixels, by their numbers or a mask"
+        )
     reach = lags + p
     block = max(1, int(backend.budget() // (4 * 8 * shape[-1])))  # rows as float64, and their products
     xi = np.concatenate(

@@ -15,6 +15,7 @@ from gpucalcium.errors import MemoryBudgetError, ParameterError
 from gpucalcium.images.correlations import (
     checked_frames,
     checked_order,
+    checked_rate,
     checked_whole,
     correlations,
     planar_steps,
@@ -72,7 +73,7 @@ def local_correlations_movie(
     Raises
     ------
     ParameterError
-        Unknown `mode`; `tot_frames`, `window` or `stride` out of range.
+        Unknown `mode`; `tot_frames`, `fr`, `window` or `stride` out of range.
     MemoryBudgetError
         "simple": the frames of two windows do not fit half of the memory budget.
 
@@ -83,6 +84,7 @@ def local_correlations_movie(
     """
     if mode not in MODES:
         raise ParameterError(f"mode={mode!r}: expected one of {', '.join(MODES)}")
+    rate = checked_rate(fr)
     source = open_with_time(file_name, swap_dim)
     n = checked_frames(source, tot_frames, "tot_frames")
     window, stride = checked_whole(window, "window"), checked_whole(stride, "stride")
@@ -101,7 +103,7 @@ def local_correlations_movie(
         case _:
             images = fading_images(source, ends, window, steps)
     result = backend.like(file_name, assembled(source, images, (len(starts), *source.shape[1:])))
-    return result if backend.is_cupy(result) else movie(result, fr=fr / stride)
+    return result if backend.is_cupy(result) else movie(result, fr=rate / stride)
 
 
 def local_correlations_movie_offline(
@@ -159,11 +161,11 @@ def local_correlations_movie_offline(
     Raises
     ------
     ParameterError
-        `Tot_frames`, `window`, `stride`, `order_mean`, `winSize_baseline` or `quantil_min_baseline` out of range.
+        `Tot_frames`, `fr`, `window`, `stride`, `order_mean`, `winSize_baseline` or `quantil_min_baseline` out of range.
     MemoryBudgetError
         Windows that overlap, or of which the baseline is removed, are held in memory, and do not fit.
     """
-    order = checked_order(order_mean)
+    order, rate = checked_order(order_mean), checked_rate(fr)
     source = open_with_time(file_name, swap_dim)
     n = checked_frames(source, Tot_frames, "Tot_frames")
     window, stride = checked_whole(window, "window"), checked_whole(stride, "stride")
@@ -186,7 +188,7 @@ def local_correlations_movie_offline(
 
     shape = (len(starts) + len(rest), *(colour_shape(dims) if ismulticolor else dims))
     result = backend.like(file_name, assembled(source, images(), shape))
-    return result if backend.is_cupy(result) else movie(result, fr=fr / stride)
+    return result if backend.is_cupy(result) else movie(result, fr=rate / stride)
 
 
 def _each(

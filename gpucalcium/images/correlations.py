@@ -214,6 +214,17 @@ def checked_whole(number: int, name: str) -> int:
     return whole
 
 
+def checked_rate(fr: float) -> float:
+    """The frame rate `fr` if it is one."""
+    try:
+        rate = float(fr)
+    except (TypeError, ValueError):
+        rate = 0.0
+    if not 0 < rate < math.inf:
+        raise ParameterError(f"fr={fr!r}: the frame rate is a positive number of frames per second")
+    return rate
+
+
 def checked_frames(source: FrameSource, wanted: int | None, name: str) -> int:
     """How many frames of the movie the parameter `name` asks for."""
     n = len(source) if wanted is None else checked_whole(wanted, name)

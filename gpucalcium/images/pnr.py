@@ -62,7 +62,7 @@ def correlation_pnr(
     Raises
     ------
     ParameterError
-        `gSig` is not positive or has the wrong length; unknown `background_filter`.
+        `gSig` is not positive or has the wrong length, or is below 0.5 with `center_psf`; unknown `background_filter`.
     MovieShapeError
         Not 3 or 4 axes, or empty.
 
@@ -146,15 +146,24 @@ def _filter(
         raise ParameterError(f"background_filter={background_filter!r}: choose 'disk' or 'box'")
     if gSig is None:
         return _as_it_is
-    sigma = [float(s) for s in np.broadcast_to(gSig, ndim)] if np.size(gSig) in (1, ndim) else []
+    try:
+        sigma = [float(s) for s in np.broadcast_to(gSig, ndim)] if np.size(gSig) in (1, ndim) else []
+    except (TypeError, ValueError):
+        sigma = []
     if not sigma or not all(0 < s < np.inf for s in sigma):
         raise ParameterError(f"gSig={gSig}: expected one positive number, or one for each of {ndim} axes")
     radius = [int(2 * s) for s in sigma]
     if not center_psf:
         return partial(_gaussian, sigma=sigma, radius=radius)
+    kernel = stencils.difference_kernel(sigma, radius)
+    if not (any(radius) if background_filter == "box" else kernel.any()):
+        raise ParameterError(
+            f"gSig={gSig}: cells below half a pixel leave nothing of the movie once the background is removed; give "
+            "the standard deviation of a cell in pixels, or center_psf=False"
+        )
     if background_filter == "box":
         return partial(_gaussian_minus_box, sigma=sigma, radius=radius)
-    return partial(_correlate, kernel=stencils.difference_kernel(sigma, radius))
+    return partial(_correlate, kernel=kernel)
 
 
 def _as_it_is(frames: Array) -> Array:

@@ -183,3 +183,37 @@ def test_budget_changes_nothing():
 def test_models_that_cannot_be_fitted(options):
     with pytest.raises(ArrayShapeError, match=next(iter(options))):
         preprocess_data(movie(), compute_g=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"sn": np.ones(3)}, "sn has 3 values for 5 pixels"),
+        ({"sn": -np.ones(5)}, "sn=-1"),
+        ({"compute_g": True, "p": 1.5}, "p=1.5"),
+        ({"compute_g": True, "lags": 2.5}, "lags=2.5"),
+        ({"compute_g": True, "pixels": [0, 99]}, "one or more of 5 pixels"),
+        ({"compute_g": True, "pixels": []}, "one or more of 5 pixels"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(options, text):
+    with pytest.raises(ValueError, match=text):
+        preprocess_data(np.random.default_rng(0).normal(size=(5, 80)), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"saturationValue": v} for v in (0, np.nan, "full")]
+    + [{"saturationThreshold": "near"}, {"saturationTime": np.nan}],
+)
+def test_what_saturation_is_has_to_be_a_number(options):
+    with pytest.raises(ParameterError, match=f"{next(iter(options))}="):
+        find_unsaturated_pixels(np.ones((2, 30)), **options)
+
+
+def test_no_pixels_and_lists():
+    assert find_unsaturated_pixels(np.zeros((0, 30))).shape == (0,)
+    Y = np.random.default_rng(0).normal(size=(2, 80))
+    of_list, of_array = (preprocess_data(x, compute_g=True)[:3] for x in (Y.tolist(), Y))
+    for a, b in zip(of_list, of_array, strict=True):
+        assert_array_equal(a, b)

@@ -420,3 +420,10 @@ def test_reference_rolling_window(reference):
     got = local_correlations_fft(Y, swap_dim=False, rolling_window=w)
     assert got.shape == (250, 48, 40)
     assert_allclose(got[-1], local_correlations(Y[-w:], swap_dim=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("fr", [None, "fast", 0, -3, np.nan])
+@pytest.mark.parametrize("function", [local_correlations_movie, local_correlations_movie_offline])
+def test_a_frame_rate_is_a_positive_number(function, fr):
+    with pytest.raises(ParameterError, match="fr="):
+        function(np.zeros((40, 3, 4), np.float32), fr=fr, swap_dim=False)

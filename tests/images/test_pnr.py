@@ -210,3 +210,14 @@ def test_reference_images(reference, case, options):
         expected[9:12, 24:27] = cn[9:12, 24:27]
     assert_allclose(cn, expected, atol=2e-5)  # float32 filters on both sides (observed: 1e-5)
     assert_allclose(pnr, stored[f"correlation_pnr_{case}_pnr"], rtol=3e-5)  # observed: 2e-5
+
+
+@pytest.mark.parametrize("background_filter", ["disk", "box"])
+def test_a_filter_that_leaves_nothing_is_said_so(background_filter):
+    movie = np.random.default_rng(0).normal(100, 5, (40, 6, 7)).astype(np.float32)
+    with pytest.raises(ParameterError, match="below half a pixel"):
+        correlation_pnr(movie, gSig=0.3, swap_dim=False, background_filter=background_filter)
+    assert correlation_pnr(movie, gSig=0.3, swap_dim=False, center_psf=False)[1].all()
+    assert correlation_pnr(movie, gSig=(2, 0.3), swap_dim=False, background_filter=background_filter)[1].any()
+    with pytest.raises(ParameterError, match="gSig=small"):
+        correlation_pnr(movie, gSig="small", swap_dim=False)
