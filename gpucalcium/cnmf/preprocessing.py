@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,9 @@ from gpucalcium.deconvolution import axcov, get_noise_fft
 from gpucalcium.errors import ArrayShapeError, ParameterError
 
 log = logging.getLogger(__name__)
+
+WHOLE = (int, np.integer)
+REAL = (*WHOLE, float, np.floating)
 
 
 def interpolate_missing_data(Y: Array) -> tuple[Array, list[tuple[int, NDArray[np.int64]]]]:
@@ -73,14 +75,14 @@ def find_unsaturated_pixels(
         A value that is no number, or a `saturationValue` that is not above 0.
     """
     host = backend.to_numpy(Y)
-    if not all(isinstance(x, Real) and x == x for x in (saturationThreshold, saturationTime)):
+    if not all(isinstance(x, REAL) and x == x for x in (saturationThreshold, saturationTime)):
         raise ParameterError(
             f"saturationThreshold={saturationThreshold!r}, saturationTime={saturationTime!r}: expected two fractions"
         )
     if saturationValue is None:
         largest = float(np.nanmax(host, initial=1.0))
         saturationValue = float(2 ** np.ceil(np.log2(largest)) - 1)
-    elif not (isinstance(saturationValue, Real) and saturationValue > 0):
+    elif not (isinstance(saturationValue, REAL) and saturationValue > 0):
         raise ParameterError(f"saturationValue={saturationValue!r}: expected the largest value of the camera")
     saturated = (saturationThreshold * saturationValue <= host).mean(-1)
     return np.flatnonzero(saturated.ravel(order="F") <= saturationTime)
@@ -178,7 +180,7 @@ def pooled_time_constants(
     ParameterError
         Missing values in the pixels (named), no pixels, or one that there is not.
     """
-    shape, whole = tuple(Y.shape), isinstance(p, Integral) and isinstance(lags, Integral)
+    shape, whole = tuple(Y.shape), isinstance(p, WHOLE) and isinstance(lags, WHOLE)
     if len(shape) not in (1, 2) or not whole or p < 1 or lags < 1 or shape[-1] <= lags + p:
         raise ArrayShapeError(
             f"Y has shape {shape}, p={p}, lags={lags}: give (d, T) with T > lags + p, and whole p and lags of 1 or more"
