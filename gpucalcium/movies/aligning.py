@@ -152,7 +152,7 @@ class Aligning(timeseries):
         moved = self.apply_shifts(np.asarray(xy_shifts), "cubic")
         if save_base_name is None:
             return moved
-        from gpucalcium.movies.memmap_write import save_memmap
+        from gpucalcium.movies.memmap_files import save_memmap
 
         return save_memmap([moved], base_name=os.fspath(save_base_name), order="F")
 

@@ -14,7 +14,7 @@ from gpucalcium import backend
 from gpucalcium.backend import FrameSource
 from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
 from gpucalcium.movies.chain import Chain, Selection
-from gpucalcium.movies.memmap_write import load_memmap
+from gpucalcium.movies.memmap_files import load_memmap
 from gpucalcium.movies.movie import movie
 from gpucalcium.movies.sources import open_movie
 from gpucalcium.movies.timeseries import DEFAULT_FR
