@@ -17,11 +17,12 @@ from gpucalcium._progress import stage
 from gpucalcium.backend import FrameSource
 from gpucalcium.cnmf import hals
 from gpucalcium.cnmf._movie import PixelMovie, cropped, images_movie
+from gpucalcium.cnmf.cell_extent import groups_at_one_place, reach, within_reach
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization import initialize_components
 from gpucalcium.cnmf.initialization.seeded import components_in_masks
-from gpucalcium.cnmf.merging import merge_components
+from gpucalcium.cnmf.merging import merge_components, merge_groups
 from gpucalcium.cnmf.preprocessing import interpolate_missing_data
 from gpucalcium.cnmf.ring import RingModel
 from gpucalcium.cnmf.spatial import update_spatial_components
@@ -247,6 +248,9 @@ def update_spatial(cnmf: CNMF, movie: PixelMovie) -> None:
         nb=cnmf.params.get("init", "nb"),
         **{name: group[name] for name in SPATIAL_OPTIONS},
     )
+    if estimates.W is not None:
+        init = cnmf.params.get_group("init")
+        A = within_reach(A, estimates.image_size(None), reach(init["gSig"], init["gSiz"]))
     vars(estimates).update(A=A, b=b, C=C, f=f)
 
 
@@ -287,6 +291,20 @@ def merge(cnmf: CNMF, mx: int, fast_merge: bool, max_merge_area: float | None) -
         A=A, C=C, nr=nr, merged_ROIs=merged, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=R, R=R, lam=None
     )
     cnmf.empty_merged = empty
+    if estimates.W is not None:
+        _merge_at_one_place(cnmf)
+
+
+def _merge_at_one_place(cnmf: CNMF) -> None:
+    """Merge one-photon components that have all but the same footprint."""
+    e = cnmf.estimates
+    temporal = {**cnmf.params.get_group("temporal"), "p": _order(e)}
+    groups = groups_at_one_place(e.A)
+    if groups:
+        A, C, nr, merged, S, bl, c1, sn, g, _, R = merge_groups(
+            e.A, e.C, e.YrA, e.S, groups, temporal, True, e.bl, e.c1, e.neurons_sn, e.g
+        )
+        vars(e).update(A=A, C=C, nr=nr, merged_ROIs=merged, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=R, R=R)
 
 
 def _order(estimates: Estimates) -> int:

@@ -97,8 +97,9 @@ def test_is_at_least_the_reference(reference):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sub", [1, 2])
 @pytest.mark.parametrize("seed", [4, 1])
-def test_reaches_the_figures_of_the_field(reference, seed):
+def test_reaches_the_figures_of_the_field(reference, seed, sub):
     made = reference.simulate.one_photon(T=1000, seed=seed)
     settings = {
         "gSig": (3, 3),
@@ -109,10 +110,10 @@ def test_reaches_the_figures_of_the_field(reference, seed):
         "decay_time": 0.8,
         "ring_size_factor": 1.4,
     }
-    found = fit(made["Y"], **settings, merge_thresh=0.7).estimates
+    found = fit(made["Y"], **settings, merge_thresh=0.7, ssub=sub, tsub=sub).estimates
     score, r = f1(found.A, found.C, made["A"], made["C"])
-    assert score >= 0.947 - 5e-4
-    assert r >= 0.9765
+    assert score >= {1: 0.947 - 5e-4, 2: 0.974}[sub]
+    assert r >= 0.977
 
 
 def test_a_run_that_only_initialises_has_all_results(scene):
@@ -195,7 +196,10 @@ def test_backgrounds_of_every_kind(scene):
 
 @pytest.mark.parametrize("case", ["ring", "ring_ssubB2", "ring_iter1", "lowrank"])
 def test_cells_are_those_of_the_reference(reference, case):
-    """Same cells: footprints of cosine > 0.96; traces as close to the truth on average."""
+    """Same cells, footprints at least as close to the truth; traces as close on average.
+
+    Where theirs take in background (cosine with the truth 0.90, mine 0.967) the two cannot be closer than 0.95.
+    """
     stored, made = reference.load("init"), reference.inputs("init")[2]
     options = {
         "ring": {"nb": 0, "ssub_B": 1},
@@ -209,11 +213,14 @@ def test_cells_are_those_of_the_reference(reference, case):
     theirs = stored[f"greedyROI_corr_{case}_A"]
     cosine = A.T @ theirs / np.outer(np.linalg.norm(A, axis=0), np.linalg.norm(theirs, axis=0))
     assert A.shape == theirs.shape
-    assert (cosine.max(1) > 0.96).all()
+    assert (cosine.max(1) > 0.95).all()
     truth = made["A"].toarray()
-    cell = ((truth / np.linalg.norm(truth, axis=0)).T @ A).argmax(0)
-    mine = np.mean([np.corrcoef(C[k], made["C"][cell[k]])[0, 1] for k in range(4)])
+    truth = truth / np.linalg.norm(truth, axis=0)
+    cell = (truth.T @ A).argmax(0)
     match = cosine.argmax(1)
+    mine, reached = ((truth.T @ (x / np.linalg.norm(x, axis=0))).max(0) for x in (A, theirs))
+    assert (mine >= reached[match] - 0.002).all()
+    mine = np.mean([np.corrcoef(C[k], made["C"][cell[k]])[0, 1] for k in range(4)])
     reached = stored[f"greedyROI_corr_{case}_C"][match]
     assert mine >= np.mean([np.corrcoef(reached[k], made["C"][cell[k]])[0, 1] for k in range(4)]) - 0.015
 

@@ -46,6 +46,8 @@ class SeedSearch:
     bd: int = 1
     thresh_init: float = 2
     seed_method: Any = "auto"
+    median: int = 3
+    """Side of the square over which the image that seeds are sought in is smoothed by a median, pixels."""
     deconvolution: Mapping[str, Any] = field(default_factory=lambda: {"p": 1, "noise_method": "mean"})
 
     def __post_init__(self) -> None:
@@ -59,7 +61,9 @@ class SeedSearch:
         sigma, size = (tuple(x / ssub for x in axes) for axes in (self.gSig, self.gSiz))
         how, places = places_of(self.seed_method)
         seeds = how if places is None else (how, places // ssub)
-        return replace(self, gSig=sigma, gSiz=tuple(max(round(x), 1) for x in size), seed_method=seeds)
+        median = max(self.median // ssub, 1)  # a square of three blocks would be wider than a cell's core
+        gSiz = tuple(max(round(x), 1) for x in size)
+        return replace(self, gSig=sigma, gSiz=gSiz, seed_method=seeds, median=median)
 
     def kernel(self) -> NDArray[np.float64]:
         """The filter of the size of a cell."""
@@ -171,8 +175,9 @@ def init_neurons_corr_pnr(
         bd=bd,
         thresh_init=thresh_init,
         seed_method=seed_method,
-        **({} if deconvolve_options is None else {"deconvolution": deconvolve_options}),
     )
+    if deconvolve_options is not None:
+        search = replace(search, deconvolution=deconvolve_options)
     module = backend.array_module(data)
     rows = backend.put(data if swap_dim else module.moveaxis(data, 0, -1)).astype("float32")
     dims = rows.shape[:2]
@@ -265,7 +270,7 @@ class _Scene:
         value = np.where(good, self.cn * self.pnr, 0)
         if not value.any():
             return []
-        value = ndimage.median_filter(value, 3)
+        value = ndimage.median_filter(value, search.median)
         row, column = np.indices(self.dims)
         value = value + 1e-5 * (10 * column + row)  # of equal neighbours only one is a maximum
         highest = ndimage.maximum_filter(value, [max(round(size / 4), 1) for size in search.gSiz])

@@ -13,13 +13,14 @@ from scipy.sparse import csc_matrix, hstack, identity
 from gpucalcium import backend
 from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie, images_movie
+from gpucalcium.cnmf.cell_extent import SAME_PLACE, groups_at_one_place, reach, within_reach
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.background import background_nmf
 from gpucalcium.cnmf.initialization.corr_pnr import SeedSearch, check_planes, find_seeded
 from gpucalcium.cnmf.initialization.downscale import upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.greedy import per_axis, places_of
 from gpucalcium.cnmf.initialization.refine import LEAST_SKEWNESS, skewness
-from gpucalcium.cnmf.merging import merge_components
+from gpucalcium.cnmf.merging import groups_to_merge, merge_groups
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.ring import RingModel, RingResidual
 from gpucalcium.cnmf.spatial import update_spatial_components
@@ -31,8 +32,6 @@ from gpucalcium.movies import open_movie
 SPATIAL_OPTIONS = (
     "dist expandCore extract_cc maxthr medw method_exp method_ls normalize_yyt_one nrgthr se ss thr_method"
 ).split()
-GROUPS_MERGED = 1000
-SAME_PLACE = 0.7  # cosine of two footprints: what is left of a cell, not another one over it
 NO_CLOSING = np.ones((1, 1))
 
 
@@ -88,14 +87,25 @@ class OnePhoton:
         return cls(spatial=spatial, temporal={**temporal, "p": p}, merge_thr=merging["merge_thr"], **given)
 
     def refined(
-        self, movie: PixelMovie, A: csc_matrix, C: NDArray, sn: NDArray, dims: tuple[int, ...], whole: bool
+        self, movie: PixelMovie, A: csc_matrix, C: NDArray, sn: NDArray, far: tuple[float, ...], whole: bool
     ) -> Cells:
-        """Footprints, then traces, of a movie without background; `whole`: as a run does, else more coarsely."""
+        """Footprints that go no farther than `far`, then traces, of a movie without background.
+
+        `whole`: as a run does, else more coarsely.
+        """
         spatial = {**self.spatial, "se": NO_CLOSING} if whole else self.spatial
         if A.shape[1]:
             A, _, C, _ = update_spatial_components(
-                movie, C=C, f=None, A_in=A, sn=sn, dims=dims, update_background_components=False, **spatial
+                movie,
+                C=C,
+                f=None,
+                A_in=A,
+                sn=sn,
+                dims=movie.dims,
+                update_background_components=False,
+                **spatial,
             )
+            A = within_reach(A, movie.dims, far)
         options = dict(self.temporal) if whole else self.quick()
         C, A, _, _, S, bl, c1, noise, g, YrA, lam = update_temporal_components(
             movie, A, None, C, None, **options
@@ -107,13 +117,18 @@ class OnePhoton:
         return {**self.temporal, "p": min(int(self.temporal["p"]), 1), "s_min": None}
 
     def merged(self, cells: Cells, whole: bool) -> Cells:
-        """Overlapping cells of one trace made one."""
-        found = cells.found
-        A, C, _, _, S, bl, c1, sn, g, _, R = merge_components(
-            None, cells.A, None, found.C, cells.YrA, None, found.S, None, self.temporal if whole else self.quick(), {},
-            thr=self.merge_thr, mx=GROUPS_MERGED, bl=found.bl, c1=found.c1, sn=found.sn, g=found.g,
-        )  # fmt: skip
-        return Cells(csc_matrix(A), Deconvolved(C, S, bl, c1, sn, g, np.full(len(C), np.nan)), R)
+        """Overlapping cells of one trace, and cells at one place, made one."""
+        options = self.temporal if whole else self.quick()
+        cells = _merged(cells, groups_to_merge(cells.A, cells.C, self.merge_thr), options)
+        return _merged(cells, groups_at_one_place(cells.A), options)
+
+
+def _merged(cells: Cells, groups: list[NDArray[np.int64]], options: Mapping[str, Any]) -> Cells:
+    found = cells.found
+    A, C, _, _, S, bl, c1, sn, g, _, R = merge_groups(
+        cells.A, found.C, cells.YrA, found.S, groups, options, True, found.bl, found.c1, found.sn, found.g
+    )
+    return Cells(csc_matrix(A), Deconvolved(C, S, bl, c1, sn, g, np.full(len(C), np.nan)), R)
 
 
 def greedyROI_corr(
@@ -255,6 +270,7 @@ def start_one_photon(
         return _without_ring(movie, small, ssub, tsub, search, model)
     coarse = PixelMovie(open_movie(small), small.shape[1:])
     radius = model.ring_size_factor * search.gSiz[0]
+    far = tuple(ssub * x for x in reach(search.gSig, search.gSiz))
     same = ssub == 1 and tsub == 1
     sn = _noise(movie) if sn is None else sn
     cells, ring = _search_in_turns(coarse, small, radius, search, model, sn if same else _noise(coarse))
@@ -264,9 +280,9 @@ def start_one_photon(
         ring = RingModel.fit(movie, A, C, radius * ssub, model.ssub_B)
     rest = ring.without_background(movie, A, C)
     if not same:
-        cells = model.refined(rest, A, C, sn, movie.dims, whole=False)
+        cells = model.refined(rest, A, C, sn, far, whole=False)
     cells = model.merged(cells, whole=True)
-    cells = model.refined(rest, cells.A, cells.C, sn, movie.dims, whole=True)
+    cells = model.refined(rest, cells.A, cells.C, sn, far, whole=True)
     b, f = _background(movie, rest, model.nb)
     return Start(cells, b, f, ring if model.nb == 0 else None)
 
@@ -278,6 +294,7 @@ def _search_in_turns(
 
     Also the ring model of what just these cells leave, if the last search found no others; else None.
     """
+    far = reach(search.gSig, search.gSiz)
     still = frames.max(axis=0) == frames.min(axis=0)
     cells, noise = _found_in(_rows_of(frames), search)
     for turn in range(model.init_iter):
@@ -296,7 +313,7 @@ def _search_in_turns(
             if merged.A.shape[1] == cells.A.shape[1] and not new.A.shape[1]:
                 return cells, ring
             cells = merged
-        cells = model.refined(rest, cells.A, cells.C, sn, movie.dims, whole=False)
+        cells = model.refined(rest, cells.A, cells.C, sn, far, whole=False)
     return cells, None
 
 
