@@ -6,6 +6,9 @@ from .fusion import fusion_cell_type_predictions_by_type as fusion_cell_type_pre
 from .fusion import (
     select_activity_classifier_on_cell_type_outputs as select_activity_classifier_on_cell_type_outputs,
 )
+from .metrics import ActivityStats as ActivityStats
+from .metrics import Scores as Scores
+from .metrics import compute_stats_over_gt as compute_stats_over_gt
 from .movies import CinacDataMovie as CinacDataMovie
 from .movies import CinacFileReaderMovie as CinacFileReaderMovie
 from .movies import CinacMovie as CinacMovie

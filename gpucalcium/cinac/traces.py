@@ -42,7 +42,7 @@ def mean_traces(source: FrameSource, pixels: Sequence[NDArray[np.int64]]) -> NDA
         if backend.is_cupy(flat) and not backend.is_cupy(columns[0]):
             columns = tuple(backend.like(flat, x) for x in columns)
         sums = _sums(flat, columns)
-        counts = np.broadcast_to(sizes, sums.shape)
+        counts: NDArray = np.broadcast_to(sizes, sums.shape)
         if can_miss and np.isnan(sums).any():
             xp = arrays.xp(flat)
             present = ~xp.isnan(flat)

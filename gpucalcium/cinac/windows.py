@@ -12,11 +12,11 @@ from scipy import signal
 
 from gpucalcium.cinac.patch_data import MoviePatchData
 from gpucalcium.cinac.recording import CinacRecording
+from gpucalcium.cinac.transients import PEAK_DISTANCE
 from gpucalcium.errors import MovieShapeError, ParameterError
 
 Augmentation = Callable[[NDArray], NDArray]
 
-PEAK_DISTANCE = 2  # frames between peaks of a smooth trace
 HIGH_PEAK = 90  # percentile of a window's peaks from which on they count for its activity
 
 
