@@ -219,7 +219,8 @@ def test_cells_are_those_of_the_reference(reference, case):
     cell = (truth.T @ A).argmax(0)
     match = cosine.argmax(1)
     mine, reached = ((truth.T @ (x / np.linalg.norm(x, axis=0))).max(0) for x in (A, theirs))
-    assert (mine >= reached[match] - 0.002).all()
+    assert mine.mean() >= reached[match].mean()
+    assert (mine >= reached[match] - 0.01).all()
     mine = np.mean([np.corrcoef(C[k], made["C"][cell[k]])[0, 1] for k in range(4)])
     reached = stored[f"greedyROI_corr_{case}_C"][match]
     assert mine >= np.mean([np.corrcoef(reached[k], made["C"][cell[k]])[0, 1] for k in range(4)]) - 0.015
