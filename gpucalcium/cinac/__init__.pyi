@@ -1,6 +1,8 @@
 from .cell_types import read_cell_type_categories_yaml_file as read_cell_type_categories_yaml_file
 from .cinac_file import CinacFileReader as CinacFileReader
 from .cinac_file import CinacFileWriter as CinacFileWriter
+from .evaluation import activity_predictions_from_cinac_files as activity_predictions_from_cinac_files
+from .evaluation import evaluate_cell_type_predictions as evaluate_cell_type_predictions
 from .fusion import fusion_cell_type_predictions as fusion_cell_type_predictions
 from .fusion import fusion_cell_type_predictions_by_type as fusion_cell_type_predictions_by_type
 from .fusion import (

@@ -22,6 +22,8 @@ from gpucalcium.cinac.sizes import Sizes
 from gpucalcium.cinac.windows import most_active, warn_if_short, window_starts
 from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
 
+ACTIVE_FROM = 0.5
+
 log = logging.getLogger(__name__)
 
 
@@ -107,6 +109,19 @@ def predict_activity(
             Pass(recording.movie, frames, halves, some, flip, sizes).run(todo, sink, checkpoint.group_is_done)
             checkpoint.run_is_done()
         return checkpoint.merged
+
+
+def activity_of(found: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, T) of what `predict_activity` gives, (N, T, K).
+
+    Of one class its probability; of several 1 where the first is the largest (of two: and no less than one half).
+    """
+    if found.shape[2] == 1:
+        return found[..., 0]
+    active = found.argmax(axis=2) == 0
+    if found.shape[2] == 2:
+        active &= found[..., 0] >= ACTIVE_FROM
+    return active.astype(np.float32)
 
 
 def predict_cell_types(

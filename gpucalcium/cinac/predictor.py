@@ -15,13 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium import nets
 from gpucalcium.cinac.output import checked_formats, results_folder, save_arrays
-from gpucalcium.cinac.prediction import predict_activity, predict_cell_types
+from gpucalcium.cinac.prediction import activity_of, predict_activity, predict_cell_types
 from gpucalcium.cinac.recording import CinacRecording, get_new_cell_indices_if_cells_removed
 from gpucalcium.errors import ArrayShapeError, ArrayTypeError, ParameterError
 
 TF_VERSION = "2.0.0"
 """What scripts look at to tell dialects of TensorFlow apart; it is never imported."""
-ACTIVE_FROM = 0.5
 OPTIONS = ("use_data_augmentation",)
 
 log = logging.getLogger(__name__)
@@ -219,7 +218,7 @@ class CinacPredictor:
             model, name = self._model(classifier)
             kept = None if folder is None else _kept(folder, task, classifier)
             found = predict_activity(task.recording, now, model, unfinished=kept, model_name=name, **how)
-            values[original] = found[..., 0] if found.shape[2] == 1 else _is_active(found)
+            values[original] = activity_of(found)
         return values
 
     def _types(self, task: _Task, summary: Callable[..., Any], how: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -253,12 +252,6 @@ class CinacPredictor:
                 digest.update(b"" if file is None else Path(file).read_bytes())
             self._models[files] = model, digest.hexdigest()
         return self._models[files]
-
-
-def _is_active(found: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(N, T) whether the first of several classes (N, T, K) is the largest; of two: and no less than one half."""
-    active = found.argmax(axis=2) == 0
-    return active & (found[..., 0] >= ACTIVE_FROM) if found.shape[2] == 2 else active
 
 
 def _kept(folder: Path, task: _Task, classifier: Classifier) -> Path:
