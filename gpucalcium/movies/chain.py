@@ -63,12 +63,13 @@ class Selection(Source):
     Parameters
     ----------
     source : FrameSource
-    subindices : int, slice, range, sequence of int, boolean mask, or tuple of these
-        Frames; as a tuple, one selector per axis. A single frame stays a movie of one frame.
+    subindices : int, slice, range, sequence of int, boolean mask, or tuple or list of these
+        Frames; as a tuple, or a list that holds slices, one selector per axis. A single frame stays a movie of one
+        frame.
     """
 
     def __init__(self, source: FrameSource, subindices: Any) -> None:
-        selectors = subindices if isinstance(subindices, tuple) else (subindices,)
+        selectors = selectors_of(subindices)
         if len(selectors) > len(source.shape):
             raise ParameterError(
                 f"subindices has {len(selectors)} selectors; {_name(source)} has {len(source.shape)} axes"
@@ -162,6 +163,13 @@ def _of_part(about: Mapping[str, Any], first: int) -> Mapping[str, Any]:
     if not (first and "fr" in about):
         return about
     return {**about, "start_time": about.get("start_time", 0.0) + first / about["fr"]}
+
+
+def selectors_of(subindices: Any) -> tuple[Any, ...]:
+    """The selectors of the first axes: one for each in a tuple or in a list of slices and the like; else of frames."""
+    if isinstance(subindices, list) and any(isinstance(one, slice | range) for one in subindices):
+        return tuple(subindices)
+    return subindices if isinstance(subindices, tuple) else (subindices,)
 
 
 def _picked(selector: Any, length: int, axis: int) -> range | NDArray[np.int64]:

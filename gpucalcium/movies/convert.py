@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gpucalcium._progress import stage
 from gpucalcium.backend import FrameSource
 from gpucalcium.errors import ParameterError, UnknownParameterError
-from gpucalcium.movies.chain import Chain, Selection
+from gpucalcium.movies.chain import Chain, Selection, selectors_of
 from gpucalcium.movies.save_options import Recording, SaveOptions
 from gpucalcium.movies.sources import MovieLike, open_movie
 from gpucalcium.movies.timeseries import DEFAULT_FR, timeseries
@@ -154,7 +154,7 @@ def _known(parts: Sequence[FrameSource], fr: float | None) -> Mapping[str, Any]:
 
 def _first_frame(frames: Any, length: int) -> int:
     """Index of the first frame that is taken."""
-    first = frames[0] if isinstance(frames, tuple) else frames
+    first = selectors_of(frames)[0]
     if first is None:
         return 0
     picked = np.arange(length)[first if isinstance(first, slice) else np.atleast_1d(np.asarray(first))]

@@ -56,7 +56,7 @@ def load(
         Time of the first frame, in s.
     meta_data : dict, optional
         What is known of the recording.
-    subindices : int, slice, range, list of int, or tuple of these, optional
+    subindices : int, slice, range, list of int, or tuple or list of these, optional
         Frames to load, or one selector per axis.
     shape : (int, int), optional
         Of the frames, if an .npy file holds a matrix (pixels, T), pixels in Fortran order; of those in a .bin file.

@@ -17,7 +17,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from gpucalcium.errors import MissingExtraError, MovieFileError, ParameterError
-from gpucalcium.movies.about import about_recording
+from gpucalcium.movies.about import about_recording, from_json
 from gpucalcium.movies.chain import OneChannel, OneColour, PickedImages
 from gpucalcium.movies.raw import RawSource
 from gpucalcium.movies.read_ahead import read_ahead
@@ -125,8 +125,12 @@ def _check_time_leads(path: Path, series: Any, channel: int | None) -> None:
 def _about(tiff: tifffile.TiffFile) -> dict[str, Any]:
     """The frame rate as ImageJ writes it (fps, finterval), and what `movie.save` writes."""
     found: dict[str, Any] = {}
-    if tiff.is_imagej and (rate := _rate_of_imagej(tiff.imagej_metadata or {})):
-        found["fr"] = rate
+    if tiff.is_imagej:
+        said = tiff.imagej_metadata or {}
+        info = from_json(said.get("Info"))
+        found |= info if isinstance(info, dict) else {}
+        if rate := _rate_of_imagej(said):
+            found["fr"] = rate
     return found | (tiff.shaped_metadata or ({},))[0]
 
 

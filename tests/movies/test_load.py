@@ -41,6 +41,8 @@ def test_load_every_format(tmp_path, kind):
         first, *rest = subindices if isinstance(subindices, tuple) else (subindices,)
         expected = FRAMES[first][(slice(None), *rest)]
         assert_array_equal(load(path, subindices=subindices), expected)
+        if rest:  # a list of one selector per axis is one of frames no more
+            assert_array_equal(load(path, subindices=list(subindices)), expected)
     assert_array_equal(load(path, subindices=4), FRAMES[4])
     assert_array_equal(load(path, subindices=[4]), FRAMES[4:5])
 

@@ -360,3 +360,33 @@ def test_saved_movies_are_loaded_with_what_is_known_of_them(tmp_path, suffix):
     if not is_video:
         assert back.meta_data == [META]
         assert back.start_time == 2
+
+
+@pytest.mark.parametrize("info", [None, "a text", "[1, 2]", '{"start_time": "late"}'])
+def test_tiffs_of_imagej_keep_what_is_known_and_hold_any_info(tmp_path, info):
+    frames = FRAMES
+    if info is None:
+        known = {"fr": 12.5, "start_time": 1.5, "meta_data": [{"k": [1, 2]}]}
+        movie(frames, **known).save(tmp_path / "a.tif", imagej=True, to32=False)
+        loaded = load(tmp_path / "a.tif")
+        assert {name: getattr(loaded, name) for name in known} == known
+    else:
+        tifffile.imwrite(tmp_path / "a.tif", frames, imagej=True, metadata={"axes": "TYX", "Info": info})
+        loaded = load(tmp_path / "a.tif")
+        assert loaded.start_time == 0
+    assert_array_equal(loaded, frames)
+
+
+@pytest.mark.parametrize(
+    ("timed", "rate"),
+    [
+        ({"finterval": 0.05}, 20),
+        ({"finterval": 40.0, "tunit": "ms"}, 25),
+        ({"finterval": 0.0}, None),
+        ({"finterval": 2.0, "tunit": "frames"}, None),
+        ({"finterval": 0.05, "fps": 7.5}, 7.5),
+    ],
+)
+def test_frame_intervals_of_imagej(tmp_path, timed, rate):
+    tifffile.imwrite(tmp_path / "a.tif", FRAMES, imagej=True, metadata={"axes": "TYX", **timed})
+    assert open_movie(tmp_path / "a.tif").about.get("fr") == rate
