@@ -161,6 +161,18 @@ def judge(name, movie):
     return call(movie)
 
 
+def predict(movie):
+    """A small network on the cell of the scene, of which nothing but the movie is used."""
+    from gpucalcium.cinac import CinacDataMovie, CinacRecording
+    from gpucalcium.cinac.prediction import predict_activity
+    from tests.cinac.models import Halved
+
+    recording = CinacRecording("scene")
+    recording.set_movie(CinacDataMovie(movie))
+    recording.set_rois_2d_array([np.array([(3, 6, 5), (3, 4, 7)])], from_matlab=False)
+    return predict_activity(recording, [0], Halved())
+
+
 def call_method(name, movie):
     """A method of `movie`, which is an array in memory or a map of a file."""
     frames = movie if isinstance(movie, np.memmap) else backend.to_numpy(movie)
@@ -186,6 +198,8 @@ def run(name, movie, dims):
         return displace(name, movie)
     if room.startswith("registration."):
         return judge(name, movie)
+    if room == "cinac.prediction":
+        return predict(movie)
     if room.startswith("cnmf"):
         return extract(name, movie, dims)
     time_first = ("mean_image", "correlation_image_ecobost")

@@ -81,4 +81,5 @@ CAPABILITIES: dict[str, Capability] = {
     "cnmf.cnmf.CNMF": Capability(streaming=False),
     "cnmf.patches.fit": Capability(),
     "cnmf.quality.evaluate": Capability(),
+    "cinac.prediction.predict_activity": Capability(volumes=False),
 }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import FrameSource
 from gpucalcium.cinac.moments import movie_moments
-from gpucalcium.errors import MemoryBudgetError, MovieShapeError, ParameterError
+from gpucalcium.errors import MemoryBudgetError, NotSupportedError, ParameterError
 from gpucalcium.movies import MovieLike, open_movie
 from gpucalcium.movies.chain import Selection
 
@@ -57,15 +57,18 @@ class CinacMovie:
     Raises
     ------
     MovieShapeError
-        Not (T, H, W), or empty.
+        No movie, or empty.
+    NotSupportedError
+        Volumes, (T, d1, d2, d3).
     """
 
     def __init__(self, movie: MovieLike, already_normalized: bool = False) -> None:
         self.source: FrameSource = open_movie(movie)
         self.already_normalized = bool(already_normalized)
         if len(self.source.shape) != 3:
-            raise MovieShapeError(
-                f"{_name(self.source)} is {self.source.shape}; patches are cut from images: (T, H, W) is expected"
+            raise NotSupportedError(
+                f"{_name(self.source)} is {self.source.shape}, volumes; the networks look at images, so give one plane at "
+                "a time: (T, H, W) is expected"
             )
 
     def __repr__(self) -> str:

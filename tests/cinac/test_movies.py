@@ -19,6 +19,7 @@ from gpucalcium.errors import (
     MovieNotFoundError,
     MovieShapeError,
     MovieValueError,
+    NotSupportedError,
     ParameterError,
 )
 from gpucalcium.movies import open_movie
@@ -112,7 +113,7 @@ def test_constant_movies_are_zero():
         (np.array([[[1.0, np.inf]], [[2, 3]]]), MovieValueError, "infinite"),
         (np.array([[[1.0, 2]], [[-np.inf, 3]]]), MovieValueError, "infinite"),
         (np.zeros((0, 4, 4)), MovieShapeError, "empty"),
-        (np.zeros((2, 4, 4, 4)), MovieShapeError, r"\(T, H, W\) is expected"),
+        (np.zeros((2, 4, 4, 4)), NotSupportedError, r"\(T, H, W\) is expected"),
     ],
 )
 def test_what_cannot_be_normalised(movie, error, text):
