@@ -67,8 +67,8 @@ class CinacMovie:
         self.already_normalized = bool(already_normalized)
         if len(self.source.shape) != 3:
             raise NotSupportedError(
-                f"{_name(self.source)} is {self.source.shape}, volumes; the networks look at images, so give one plane at "
-                "a time: (T, H, W) is expected"
+                f"{_name(self.source)} is {self.source.shape}, volumes; the networks look at images, so give one plane "
+                "at a time: (T, H, W) is expected"
             )
 
     def __repr__(self) -> str:
