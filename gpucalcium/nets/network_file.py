@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from gpucalcium.errors import (
     ParameterError,
 )
 from gpucalcium.movies.files import written_whole
+from gpucalcium.nets.keras_file import is_whole_model, read_description, read_keras
 from gpucalcium.nets.plan import Plan
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def save_network(network: Network, path: str | Path) -> tuple[Path, Path]:
     stem = path.with_suffix("") if path.suffix == ".json" else path
     model_file, weights_file = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.safetensors")
     state = network.torch_module.state_dict()
-    data = save({name: np.ascontiguousarray(value.cpu().numpy()) for name, value in state.items()})
+    data = save({name: np.array(value.cpu().numpy(), order="C") for name, value in state.items()})
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -68,19 +71,29 @@ def load_network(
     *,
     device: str | None = None,
     precision: str = "float32",
+    lambdas: Mapping[str, str] | None = None,
 ) -> Network:
-    """Read a network.
+    """Read a network, from files of this library or of Keras 2.
 
     Parameters
     ----------
     model_file : path
-        ``.json``, as `save_network` wrote it.
+        ``.json`` as `save_network` or Keras's ``model.to_json()`` wrote it, or a whole Keras model, ``.h5``.
     weights_file : path, optional
-        ``.safetensors``; default: the file that the JSON names, beside it.
+        ``.safetensors`` or Keras's ``.h5`` (weights, or a whole model). Default: the file that our JSON names,
+        beside it; for Keras the file of the model's name with ``.h5``.
     device : str, optional
         "cpu", "cuda" or "cuda:1"; default: the active device of the library.
     precision : {"float32", "tf32", "bf16"}
         As in `Network`.
+    lambdas : mapping, optional
+        What Lambda layers of a Keras model do, by their names: "swish" or another activation, or "mean" (over
+        features). Needed where their code does not tell it: code in files is read for names, never run.
+
+    Returns
+    -------
+    Network
+        A Keras model has mask_mode "legacy" and no buffer, as such classifiers were trained.
 
     Raises
     ------
@@ -88,49 +101,70 @@ def load_network(
         One of the files is not there.
     NetworkFileError
         A file is not what it should be; the message names file and layer.
+    ParameterError
+        `lambdas` is given for a network of ours, or names a layer that is not there.
     MissingExtraError
         PyTorch or safetensors is not installed.
     """
     model_file = Path(model_file)
-    about = _read_json(model_file)
-    plan, tensors = _read_native(model_file, about, weights_file)
+    weights = None if weights_file is None else Path(weights_file)
     try:
+        plan, tensors = _read(model_file, weights, lambdas or {})
         from gpucalcium.nets.cinac_network import network_from
-    except ImportError as err:
-        raise MissingExtraError("networks run on PyTorch: pip install 'gpucalcium[nets]'") from err
-    try:
+
         return network_from(plan, tensors, device=device, precision=precision)
     except NetworkFileError as err:
         raise NetworkFileError(f"{model_file}: {err}") from err
+    except ModuleNotFoundError as err:
+        if err.name != "torch":
+            raise
+        raise MissingExtraError("networks run on PyTorch: pip install 'gpucalcium[nets]'") from err
+
+
+def _read(
+    model_file: Path, weights: Path | None, lambdas: Mapping[str, str]
+) -> tuple[Plan, dict[str, NDArray[Any]]]:
+    if is_whole_model(model_file):
+        return read_keras(read_description(model_file), weights or model_file, lambdas)
+    about = _read_json(model_file)
+    if about.get("format") != FORMAT:
+        return read_keras(about, weights or model_file.with_suffix(".h5"), lambdas)
+    if lambdas:
+        raise ParameterError(
+            f"lambdas={dict(lambdas)}: {model_file} is a network of ours and has no such layers"
+        )
+    return _read_native(model_file, about, weights)
 
 
 def _read_json(model_file: Path) -> dict[str, Any]:
     if not model_file.is_file():
         raise MissingWeightsError(f"there is no model file {model_file}")
+    if zipfile.is_zipfile(model_file):
+        raise NetworkFileError(
+            "it is a Keras 3 archive, which is not supported: save it with Keras 2 (tf_keras)"
+        )
     try:
         about = json.loads(model_file.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as err:
-        raise NetworkFileError(f"{model_file} is not JSON ({err}): give the .json file of a network") from err
+        raise NetworkFileError(f"it is not JSON ({err}): give the .json file of a network") from err
     if not isinstance(about, dict):
-        raise NetworkFileError(f"{model_file} does not describe a network")
+        raise NetworkFileError("it does not describe a network")
     return about
 
 
 def _read_native(
-    model_file: Path, about: dict[str, Any], weights_file: str | Path | None
+    model_file: Path, about: dict[str, Any], weights: Path | None
 ) -> tuple[Plan, dict[str, NDArray[Any]]]:
-    if about.get("format") != FORMAT:
-        raise NetworkFileError(f"{model_file} does not describe a network of this library")
     if about.get("version") != VERSION:
         raise NetworkFileError(
-            f"{model_file} is of version {about.get('version')}, this library reads {VERSION}: update it"
+            f"it is of version {about.get('version')}, and this library reads {VERSION}: update the library"
         )
     try:
         plan = Plan.from_json(about["network"])
         named, digest = Path(about["weights"]["file"]).name, about["weights"]["sha256"]
     except (ParameterError, KeyError, TypeError) as err:
-        raise NetworkFileError(f"{model_file}: {err}") from err
-    path = model_file.with_name(named) if weights_file is None else Path(weights_file)
+        raise NetworkFileError(str(err)) from err
+    path = model_file.with_name(named) if weights is None else weights
     if not path.is_file():
         raise MissingWeightsError(f"there is no weights file {path} (of {model_file})")
     return plan, _read_safetensors(path, digest)

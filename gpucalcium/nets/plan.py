@@ -19,6 +19,7 @@ Shape = tuple[int, ...]
 ACTIVATIONS = (
     "linear swish silu sigmoid hard_sigmoid softmax tanh relu elu selu gelu softplus softsign exponential"
 ).split()
+WITH_WEIGHTS = ("conv", "dense", "attention", "lstm", "batch_norm")
 MASK_MODES = ("legacy", "corrected")
 
 
