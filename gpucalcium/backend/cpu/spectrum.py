@@ -12,6 +12,7 @@ from gpucalcium.backend.device import threads
 from gpucalcium.backend.periodogram import hann, one_sided, pieces_of
 
 BLOCK_BYTES = 1 << 20  # signals transformed at a time: block, spectrum and power stay in the L2 cache
+PIECES_BYTES = 1 << 18  # of Welch's segments: small enough that threads share some hundred traces evenly
 TILE_FRAMES, TILE_PIXELS = (
     16,
     256,
@@ -72,7 +73,7 @@ def welch(signals: NDArray, segment: int, low: int, high: int) -> NDArray[np.flo
     """
     K, length = signals.shape
     pieces, step = pieces_of(length, segment)
-    most = max(1, BLOCK_BYTES // (4 * segment))  # pieces transformed at a time
+    most = max(1, PIECES_BYTES // (4 * segment))  # pieces transformed at a time
     rows = max(1, most // pieces)
     taper = hann(segment)
     total = np.zeros((K, high - low))
