@@ -1,3 +1,4 @@
+from .benchmarks import benchmark_activity as benchmark_activity
 from .cell_types import read_cell_type_categories_yaml_file as read_cell_type_categories_yaml_file
 from .cinac_file import CinacFileReader as CinacFileReader
 from .cinac_file import CinacFileWriter as CinacFileWriter
