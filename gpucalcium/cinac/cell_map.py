@@ -62,10 +62,20 @@ class CellMap:
         Those that were given, or those that its polygon covers.
         """
         if self.pixel_masks is None:
-            return np.flatnonzero(draw_mask(self.polygons[cell], shape))
-        x, y = self.pixel_masks[cell].T
+            x, y = self._drawn(cell, shape)
+        else:
+            x, y = self.pixel_masks[cell].T
         inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[0])
         return np.unique(y[inside] * shape[1] + x[inside])
+
+    def _drawn(self, cell: int, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """x and y of the pixels that a polygon covers, drawn in the box around it."""
+        left, right, top, bottom = self.boxes[cell]
+        left, top = max(left, 0), max(top, 0)  # further out, vertices would be truncated to other pixels
+        right, bottom = min(right, shape[1] - 1), min(bottom, shape[0] - 1)
+        box = (max(bottom - top + 1, 0), max(right - left + 1, 0))
+        y, x = np.nonzero(draw_mask(self.polygons[cell], box, corner=(left, top)))
+        return x + left, y + top
 
 
 def from_contours(contours: Sequence[ArrayLike], from_matlab: bool = False) -> CellMap:

@@ -161,6 +161,13 @@ def test_masks_hold_all_lattice_points(points):
     assert (~mask | covered(near, (13, 15))).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-9, 30), st.floats(-9, 30)), min_size=1, max_size=7))
+def test_pixels_are_those_of_the_mask_of_the_whole_field(points):
+    cells = from_contours([np.array(points).T])
+    assert_array_equal(cells.pixels(0, (17, 23)), np.flatnonzero(draw_mask(cells.polygons[0], (17, 23))))
+
+
 def test_masks_of_known_shapes():
     square = shapely.Polygon([(1, 1), (4, 1), (4, 3), (1, 3)])
     expected = np.zeros((6, 7), bool)
