@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpucalcium.movies import plain_pickle
-from gpucalcium.movies.plain_pickle import read_dictionary
+from gpucalcium.movies.plain_pickle import read_dictionary, read_records
 
 OPS = {
     "Ly": 512,
@@ -186,3 +186,72 @@ def test_absurd_lengths(tmp_path, monkeypatch):
     monkeypatch.setattr(plain_pickle, "MOST_BYTES", 20)
     with pytest.raises(ValueError, match="more than a description"):
         read_dictionary(path)
+
+
+# ---------------------------------------------------------------------------- arrays in lists of dictionaries
+
+CELL = {
+    "xpix": np.arange(300, dtype="i4"),
+    "ypix": np.arange(300, dtype=">i8"),
+    "lam": np.linspace(0, 1, 7, dtype="f4"),
+    "mask": np.array([True, False]),
+    "plane": np.arange(6, dtype="u2").reshape(2, 3),
+    "turned": np.arange(6.0).reshape(2, 3).T,
+    "strided": np.arange(20)[::3],
+    "empty": np.zeros((0, 3)),
+    "med": [1, 2.5, np.float32(3)],
+    "pair": (4, 5),
+}
+NO_ARRAYS = {
+    "text": "abc",
+    "names": np.array(["a", "b"]),
+    "objects": np.array([{}, None]),
+    "complex": np.array([1j]),
+    "nested": [[1], [2]],
+    "number": 3,
+}
+
+
+def written_records(path, cells, protocol=None):
+    array = np.empty(len(cells), object)
+    array[:] = cells
+    return written(path, array if protocol is None else cells, protocol)
+
+
+@pytest.mark.parametrize("protocol", [None, 0, 1, 2, 3, 4, 5])
+def test_arrays_of_records(tmp_path, protocol):
+    path = written_records(tmp_path / "stat.npy", [CELL | NO_ARRAYS, {"xpix": np.arange(2)}, {}], protocol)
+    first, second, third = read_records(path, [*CELL, *NO_ARRAYS, "absent"])
+    assert third == {}
+    assert list(second) == ["xpix"]
+    expected = dict(CELL)
+    assert set(first) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(first[name], value)
+        assert first[name].dtype.isnative
+        if isinstance(value, np.ndarray):
+            assert first[name].dtype == value.dtype.newbyteorder("=")
+    only = read_records(path, ["lam"])
+    assert [list(found) for found in only] == [["lam"], [], []]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 40))
+def test_garbled_records_are_refused_or_read(tmp_path_factory, seed, changes):
+    rng = np.random.default_rng(seed)
+    content = bytearray(pickle.dumps([CELL, CELL], int(rng.integers(0, 6))))
+    for place in rng.integers(0, len(content), changes):
+        content[place] = rng.integers(0, 256)
+    path = tmp_path_factory.mktemp("p") / "a.npy"
+    path.write_bytes(bytes(content[: rng.integers(1, len(content) + 1)]))
+    with contextlib.suppress(ValueError):
+        for found in read_records(path, list(CELL)):
+            assert all(
+                isinstance(value, np.ndarray) and value.dtype.kind in "biuf" for value in found.values()
+            )
+
+
+@pytest.mark.parametrize("value", [{"xpix": np.arange(3)}, 5, "text", [1, 2], np.array([1, 2])])
+def test_what_holds_no_records(tmp_path, value):
+    with pytest.raises(ValueError, match="no list of dictionaries"):
+        read_records(written(tmp_path / "a.npy", value, 4), ["xpix"])
