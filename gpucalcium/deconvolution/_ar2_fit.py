@@ -21,6 +21,10 @@ PRUNING = (
     0.9,
     1.0,
 )  # of the smallest spike wanted: pruned in passes, as spikes grow when others go
+SEGMENT, MARGIN = (
+    2048,
+    256,
+)  # samples that are solved at a time for a start, and those around them that are not kept
 PENALTY_FLOOR = 1e-9  # of the noise: where the penalty is 0, the first step of the search needs a size
 
 
@@ -157,9 +161,45 @@ class AR2Fit:
         if self.frames is not None and self.frames.window < self.traces.shape[1]:
             self._solve_in_windows(allowed, lam, self.frames)
             return
+        if not warm and self.traces.shape[1] >= 2 * (SEGMENT + 2 * MARGIN):
+            self._start_from_segments(allowed, lam)
+            warm = True
         backend.wing(self.traces).onnls.nnls_ar2(
             self.traces, self.g_there, self.b, lam, allowed, self.tol, warm, self.c, self.s
         )
+
+    def _start_from_segments(self, allowed: Array, lam: Array) -> None:
+        """Spikes, and calcium at t = 0, of segments that know nothing of each other: near the solution of the whole.
+
+        Each is solved with the samples around it, whose spikes are dropped; what calcium there is at its beginning
+        decays by the slower root. Only those that end with the trace bear the penalty of its last samples.
+        """
+        xp, (K, T), width = arrays.xp(self.traces), self.traces.shape, SEGMENT + 2 * MARGIN
+        segments = -(-T // SEGMENT)
+        first = np.clip(np.arange(segments) * SEGMENT - MARGIN, 0, T - width)
+        frames = xp.asarray(first[:, None] + np.arange(width))
+        y, may = self.traces[:, frames], allowed[:, frames]
+        may[:, 1:, 0] = 1
+        last = xp.asarray(first == T - width)
+        penalty = xp.where(last, lam[:, None], 0.0)
+        level = self.b[:, None] + (lam[:, None] - penalty) / self.gain[:, None]
+        g = xp.stack([self.g_there] * segments, axis=1).reshape(-1, 2)
+        c, s = (xp.empty((K * segments, width), "float32") for _ in range(2))
+        backend.wing(y).onnls.nnls_ar2(
+            y.reshape(-1, width),
+            g,
+            level.reshape(-1),
+            penalty.reshape(-1),
+            may.reshape(-1, width),
+            self.tol,
+            False,
+            c,
+            s,
+        )
+        time = np.arange(T)
+        kept = xp.asarray(time // SEGMENT * width + time - first[time // SEGMENT])
+        self.s[...] = s.reshape(K, -1)[:, kept]
+        self.c[:, :1] = c.reshape(K, -1)[:, :1]
 
     def _solve_in_windows(self, allowed: Array, lam: Array, frames: Frames) -> None:
         """As `_solve`, a window at a time: what comes later bears on a spike only as far as its window reaches.

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gpucalcium import backend
-from gpucalcium.deconvolution import constrained_foopsi, constrained_oasisAR2, kkt_residual
+from gpucalcium.deconvolution import _ar2_fit, constrained_foopsi, constrained_oasisAR2, kkt_residual
 from gpucalcium.deconvolution.oasis_ar2 import slower_root
 from gpucalcium.errors import ParameterError
 from tests.deconvolution.test_foopsi import NAMES, bernoulli, correlations, hosted
@@ -232,4 +232,32 @@ def test_memory_budget_changes_nothing():
     whole = constrained_oasisAR2(y, MODEL, 0.3)
     with backend.limit(memory="100KiB"):
         for a, b in zip(constrained_oasisAR2(y, MODEL, 0.3), whole, strict=True):
+            assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "g", [(1.7, -0.71), (0.9, 0.0), (1.6975, -0.698)]
+)  # the last one decays in 600 frames
+@pytest.mark.parametrize("options", [{}, {"decimate": 0}, {"max_iter": 10}, {"penalty": 0}])
+@pytest.mark.parametrize("T", [192, 301])
+def test_segments_end_at_the_solution_of_the_whole(wing, monkeypatch, g, options, T):
+    y = wing.put(bernoulli(g, 0.3, K=3, T=T)[0])
+    whole = [backend.to_numpy(x) for x in constrained_oasisAR2(y, g, 0.3, **options)]
+    monkeypatch.setattr(_ar2_fit, "SEGMENT", 64)
+    monkeypatch.setattr(_ar2_fit, "MARGIN", 16)
+    assert T >= 2 * (64 + 2 * 16)  # so that there are segments
+    parts = [backend.to_numpy(x) for x in constrained_oasisAR2(y, g, 0.3, **options)]
+    assert_array_equal(parts[1] > 0, whole[1] > 0)
+    for a, b in zip(parts, whole, strict=True):
+        assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max())
+
+
+def test_threads_that_share_segments_change_no_bit(monkeypatch):
+    y = bernoulli((1.7, -0.71), 0.3, K=1, T=6000)[0][0]
+    results = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("GPUCALCIUM_THREADS", threads)
+        results.append(constrained_oasisAR2(y, (1.7, -0.71), 0.3))
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
             assert_array_equal(a, b)
