@@ -26,7 +26,8 @@ MOST_OPCODES_OF_RECORDS = 40_000_000  # 50,000 cells of 40 entries, of 20 opcode
 _LONGEST = 256  # bytes of a text or number that is kept; the rest of the file is passed over
 _LONGEST_ARRAY = 1 << 24  # bytes likewise, where arrays are wanted
 _KNOWN = re.compile(
-    r"(numpy(\.\w+)*|datetime|pathlib(\.\w+)*|collections) \w+|_codecs encode|(builtins|__builtin__) ((frozen)?set|bytes)"
+    r"(numpy(\.\w+)*|datetime|pathlib(\.\w+)*|collections) \w+|_codecs encode|"
+    r"(builtins|__builtin__) ((frozen)?set|bytes)"
 )
 _NUMBER = re.compile(r"[<>=|]?[iufb][1248]")
 
