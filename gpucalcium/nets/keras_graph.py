@@ -82,7 +82,14 @@ def translate(description: Mapping[str, Any], lambdas: Mapping[str, str]) -> Tra
             raise ParameterError(
                 f"lambdas: {name}={meaning!r}: it is 'mean' or one of {', '.join(ACTIVATIONS)}"
             )
-    return _Walk(KerasLayer.read(description), lambdas).translation()
+    try:
+        return _Walk(KerasLayer.read(description), lambdas).translation()
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as err:
+        if isinstance(err, NetworkFileError):
+            raise
+        raise NetworkFileError(
+            f"not a description as Keras 2 writes it ({type(err).__name__}: {err})"
+        ) from err
 
 
 def _lambda_names(value: Any) -> Iterator[str]:
