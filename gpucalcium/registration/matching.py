@@ -37,6 +37,9 @@ EMPTY_RING = (
 INFORMATION_KEPT = 0.99  # of sum k^2 S(k) / N(k), which is what the variance of the shift depends on
 CURVATURE_KEPT = 0.999  # of sum k^2 |H(k) T(k)|, for filters that must stay orthogonal to activity
 MARGIN_SHARE, TAPER_SHARE = 0.05, 0.1  # of the side of the frame
+FEW = 20  # pixels: shorter axes have margins of so many pixels, see `few_ends`
+FEW_MARGIN, FEW_MARGIN_SHARE = 1.25, 0.16
+FEW_TAPER, FEW_TAPER_SHARE = 2.0, 0.25
 REACH = 1.0  # pixels that the nearest maximum may lie from where the coarse filter found the frame
 WHOLE = 1e-4  # pixels: nearer to whole ones than this is rounding, which would cost a line at the border
 NO_SIGNAL = 1e-3  # of the template's correlation with itself: below, the frame shows nothing
@@ -46,6 +49,15 @@ def taper(length: int, margin: float, width: float) -> NDArray[np.float64]:
     """Zero on `margin` pixels at either end of an axis, rising to one as half a cosine over `width` more."""
     distance = np.minimum(np.arange(length), length - 1 - np.arange(length)) + 0.5 - margin
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(distance / max(width, 1e-9), 0.0, 1.0))
+
+
+def few_ends(length: int) -> tuple[float, float]:
+    """Margin and width of the taper of an axis of few pixels, such as the planes of a volume.
+
+    Shares of it would be less than the plane that comes in, and goes out, with a shift of one: shifts would be found
+    a third too small.
+    """
+    return min(FEW_MARGIN, FEW_MARGIN_SHARE * length), min(FEW_TAPER, FEW_TAPER_SHARE * length)
 
 
 def window(shape: tuple[int, ...], margins: tuple[float, ...]) -> NDArray[np.float64]:
@@ -186,6 +198,8 @@ class Matcher:
     """(ndim,) where the template finds itself, pixels; taken off every result."""
     coarse: Matcher | None = None
     """Finds the frame to a pixel first, where the kernel knows little beyond the nearest maximum."""
+    across: Matcher | None = None
+    """Finds displacement along axes of few pixels, such as the planes of a volume: it looks at the inner ones alone."""
 
     @classmethod
     def make(
@@ -194,6 +208,8 @@ class Matcher:
         bound: tuple[int, ...],
         noise: Noise,
         high_pass: NDArray[np.float64] | None = None,
+        *,
+        clear: bool = False,
     ) -> Matcher:
         """Build the filter for `template`.
 
@@ -209,15 +225,20 @@ class Matcher:
             Kernel that frames and template are to be correlated with first. Correlation is linear, so it acts
             here, twice, on the template alone (see `pass_band.passed`), and costs nothing per frame.
             `noise.activity` is then not used.
+        clear : bool
+            For displacement along axes of few pixels, see `few_ends`: it leaves their ends out. Along the other axes
+            the ends are as good as the middle; then `across` is such a filter, if there are both kinds of axes.
         """
         offset = float(template.mean(dtype=np.float64))
         fill = (template - np.float32(offset)).astype(np.float32)
         image = fill.astype(np.float64)
-        coarse = None
+        coarse = across = None
+        if not clear and any(m and n < FEW for m, n in zip(bound, template.shape, strict=True)):
+            across = cls.make(template, bound, replace(noise, activity=None), high_pass, clear=True)
         if noise.activity is None or high_pass is not None:
-            weighted, band = _weighted(image, bound, noise, high_pass), _band(noise)
+            weighted, band = _weighted(image, bound, noise, high_pass, clear), _band(noise)
         else:
-            coarse = cls.make(template, bound, replace(noise, activity=None))
+            coarse = cls.make(template, bound, replace(noise, activity=None), clear=clear)
             weighted, band = _least_disturbed(image, noise, noise.activity)
         kernel = cut(weighted[None], template.shape, band)[0]
         shifts, peaks, _ = backend.wing().registration.locate(
@@ -226,10 +247,12 @@ class Matcher:
         bias, peak = backend.to_numpy(shifts)[0], float(backend.to_numpy(peaks)[0])
         if not peak > 0:
             bias, peak = np.zeros_like(bias), 1.0
-        return cls(template, bound, offset, fill, (kernel / peak).astype(np.complex64), bias, coarse)
+        return cls(template, bound, offset, fill, (kernel / peak).astype(np.complex64), bias, coarse, across)
 
     def locate(self, frames: Array) -> Located:
         """Displacement that moves each of `frames` (n, d1, d2[, d3]), of any dtype, onto the template."""
+        if self.across is not None:
+            return self._crossed(replace(self, across=None).locate(frames), self.across.locate(frames))
         if self.coarse is not None:
             return self._refined(frames, self.coarse.locate(frames))
         xp = backend.arrays.xp(frames)
@@ -240,6 +263,16 @@ class Matcher:
         clamped = (abs(raw) > most).any(axis=1) & ~empty
         kept = settled(xp.clip(raw, -most, most)) * ~empty[:, None]
         return Located(kept + np.float32(0), peaks, missing, clamped, empty)  # + 0: no negative zeros
+
+    def _crossed(self, found: Located, across: Located) -> Located:
+        """What this filter found along the long axes, and the other along those of few pixels."""
+        xp = backend.arrays.xp(found.shifts)
+        few = xp.asarray(np.array([n < FEW for n in self.fill.shape]))
+        taken = few & ~found.empty[:, None]
+        most = xp.asarray(np.array(self.bound, np.float32))
+        beyond = across.clamped & (taken & (abs(across.shifts) >= most)).any(axis=1)
+        shifts = xp.where(taken, across.shifts, found.shifts)
+        return replace(found, shifts=shifts, clamped=found.clamped | beyond)
 
     def _refined(self, frames: Array, found: Located) -> Located:
         """What the coarse filter found, moved to the nearest maximum of the correlation with this one."""
@@ -285,21 +318,36 @@ def _searched(bound: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]
 
 
 def _weighted(
-    image: NDArray[np.float64], bound: tuple[int, ...], noise: Noise, high_pass: NDArray[np.float64] | None
+    image: NDArray[np.float64],
+    bound: tuple[int, ...],
+    noise: Noise,
+    high_pass: NDArray[np.float64] | None,
+    clear: bool,
 ) -> NDArray[np.complex128]:
-    """Spectrum of the filter, conjugated: whitened image, cut to the inside of the frame so that nothing wraps."""
+    """Spectrum of the filter, conjugated: whitened image, cut to the inside of the frame so that nothing wraps; well
+    clear of the ends of axes of few pixels, too, if that is said."""
     shape = image.shape
     if high_pass is not None:
         image = passed(image, high_pass)
     spectrum = scipy.fft.rfftn(image - image.mean())
-    margins = tuple(min(m / 2, MARGIN_SHARE * n) for m, n in zip(bound, shape, strict=True))
-    inside = window(shape, margins) / noise.deviation
+    inside = _inside(shape, bound, clear) / noise.deviation
     weighted = scipy.fft.irfftn(spectrum * noise.weight, s=shape) * inside
     weighted -= inside * (weighted.sum() / inside.sum())
     if high_pass is not None:
         weighted = passed(weighted, high_pass)
     result = scipy.fft.rfftn(weighted).conj()
     result[(0,) * result.ndim] = 0
+    return result
+
+
+def _inside(shape: tuple[int, ...], bound: tuple[int, ...], clear: bool) -> NDArray[np.float64]:
+    """One inside the frame, zero on a margin: the filter is not to meet what wraps around."""
+    result = np.ones(())
+    for n, m in zip(shape, bound, strict=True):
+        margin, width = min(m / 2, MARGIN_SHARE * n), TAPER_SHARE * n
+        if clear and m and n < FEW:
+            margin, width = few_ends(n)
+        result = np.multiply.outer(result, taper(n, margin, width))
     return result
 
 

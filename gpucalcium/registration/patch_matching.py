@@ -30,7 +30,7 @@ from gpucalcium.registration.pass_band import passed
 from gpucalcium.registration.patches import PatchGrid
 from gpucalcium.registration.smoothness import Evidence, Smoothness, patch_window
 
-TAPER_SHARE = 0.2  # of the side of a patch, at either end; no margin: a patch is read where the frame lies
+TAPER_SHARE = 0.2  # of the side of a patch, at either end
 QUIET_SHARE = 0.1  # of the largest deviation: fields that may come in a recording whose sample is still
 INFORMATION_KEPT = 0.985  # of what all patches tell of their place: 0.999 costs twice the time and gains 2 %
 

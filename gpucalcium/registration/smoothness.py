@@ -17,11 +17,12 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from gpucalcium.backend import fourier
-from gpucalcium.registration.matching import Noise, taper, wave_number, window
+from gpucalcium.registration.matching import FEW, Noise, few_ends, taper, wave_number, window
 from gpucalcium.registration.patches import PatchGrid
 
 REACHES = 0.125 * 1.5 ** np.arange(7)  # of the side of the frame: lengths over which a field may change,
 QUIET_REACH = 0.5  # of the side of the frame, where the field is too small to tell
+LEAST_PLANES = 10
 LEAST_REACH = 0.5  # of a patch: within it a field averages out
 GAINS = np.exp(np.linspace(-6, 10, 48))  # variance of the field over that of the errors, likewise
 TRUST = 0.5  # standard deviation of the logarithm of what theory gets the variance of errors wrong by
@@ -38,8 +39,18 @@ def patch_window(width: tuple[int, ...], taper_share: float) -> NDArray[np.float
     """What weighs the pixels of a patch."""
     inside = np.ones(())
     for w in width:
-        inside = np.multiply.outer(inside, taper(w, 0.0, taper_share * w))
+        inside = np.multiply.outer(inside, _taper(w, taper_share))
     return inside
+
+
+def _taper(width: int, share: float) -> NDArray[np.float64]:
+    """No margin, since a patch is read where the frame lies; but among few planes the fraction that is left tells.
+
+    Among fewer than `LEAST_PLANES` what a margin leaves out tells more.
+    """
+    if LEAST_PLANES <= width < FEW:
+        return taper(width, *few_ends(width))
+    return taper(width, 0.0, share * width)
 
 
 @dataclass(frozen=True)
@@ -205,7 +216,7 @@ def _error_variance(
 def _shared(grid: PatchGrid, taper_share: float) -> NDArray[np.float64]:
     result = np.ones((grid.n, grid.n))
     for axis, w in enumerate(grid.width):
-        along = taper(w, 0.0, taper_share * w)
+        along = _taper(w, taper_share)
         overlap = np.append(np.correlate(along, along, "full")[w - 1 :] / (along @ along), 0.0)
         apart = np.abs(np.subtract.outer(grid.corners[:, axis], grid.corners[:, axis]))
         result *= overlap[np.minimum(apart, w)]
