@@ -1,4 +1,5 @@
 from . import backend as backend
+from . import cinac as cinac
 from . import cnmf as cnmf
 from . import deconvolution as deconvolution
 from . import errors as errors

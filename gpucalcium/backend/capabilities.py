@@ -81,5 +81,6 @@ CAPABILITIES: dict[str, Capability] = {
     "cnmf.cnmf.CNMF": Capability(streaming=False),
     "cnmf.patches.fit": Capability(),
     "cnmf.quality.evaluate": Capability(),
+    "cinac.moments.movie_moments": Capability(),
     "cinac.prediction.predict_activity": Capability(volumes=False),
 }

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 from gpucalcium import backend
 from gpucalcium.backend import Array, FrameSource, arrays
 from gpucalcium.errors import MovieValueError
+from gpucalcium.movies import MovieLike, open_movie
 
-_NO_OFFSETS = np.empty(0, np.int64)  # sums of pixels alone, of no pairs
 
-
-def movie_moments(source: FrameSource) -> tuple[float, float, int]:
+def movie_moments(movie: MovieLike) -> tuple[float, float, int]:
     """Mean, standard deviation and number of NaN of all values of a movie, which is read once, in chunks.
 
     Each pixel's sums are float64, above its first value and in order of time; pixels are then pooled as Chan et al.
@@ -20,8 +19,8 @@ def movie_moments(source: FrameSource) -> tuple[float, float, int]:
 
     Parameters
     ----------
-    source : FrameSource, (T, d1, d2[, d3]), any real dtype
-        Differences from the first frame are rounded to float32.
+    movie : array, path or source, (T, d1, d2[, d3]), any real dtype
+        What `gpucalcium.open_movie` takes. Differences from the first frame are rounded to float32.
 
     Returns
     -------
@@ -39,34 +38,62 @@ def movie_moments(source: FrameSource) -> tuple[float, float, int]:
     ----------
     Chan, Golub and LeVeque (1983), Am. Stat. 37:242, eq. 2.1.
     """
-    pixels = int(np.prod(source.shape[1:]))
-    sums = backend.zeros((2, pixels), "float64")
-    missing = backend.zeros(source.shape[1:], "int64")
-    pilot: Array | None = None
-    can_miss = source.dtype.kind == "f"
-    working = pixels * (2 * source.dtype.itemsize * can_miss + np.dtype(np.float64).itemsize)
+    source = open_movie(movie)
+    sums = _Sums()
+    working = int(np.prod(source.shape[1:])) * (2 * source.dtype.itemsize + np.dtype(np.float64).itemsize)
     for chunk in backend.stream(source, working=working):
-        xp = arrays.xp(chunk)
-        if pilot is None:
-            pilot = chunk[0].copy()
-            sums, missing = _beside(chunk, sums), _beside(chunk, missing)
+        backend.retry_halved(sums.add, chunk)
+    return sums.moments(_name(source))
+
+
+class _Sums:
+    """Of each pixel, above its value in the first frame."""
+
+    _pilot: Array
+    _sums: Array
+    """(2, pixels) float64: of differences, and of their squares."""
+    _missing: Array
+    """(d1, d2[, d3]) how many of its values are NaN."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+
+    def add(self, frames: Array) -> None:
+        """Take in the next frames; all of them or, on an error, none."""
+        xp = arrays.xp(frames)
+        can_miss = frames.dtype.kind == "f"
+        if self._frames == 0:
+            zeros = backend.array_module(frames).zeros
+            self._pilot = frames[0].copy()
             if can_miss:
-                pilot = xp.where(xp.isfinite(pilot), pilot, xp.zeros_like(pilot))
+                self._pilot = xp.where(xp.isfinite(self._pilot), self._pilot, xp.zeros_like(self._pilot))
+            self._sums, self._missing = (
+                zeros((2, self._pilot.size), "float64"),
+                zeros(self._pilot.shape, "int64"),
+            )
+        missing = self._missing
         if can_miss:
-            absent = xp.isnan(chunk)
-            missing += absent.sum(axis=0)
-            chunk = xp.where(absent, pilot, chunk)  # adds nothing to the sums
-        backend.wing(chunk).correlation.add_products(chunk, pilot, _beside(chunk, _NO_OFFSETS), sums)
-    counts = source.shape[0] - backend.to_numpy(missing).ravel().astype(np.float64)
-    total, squares = backend.to_numpy(sums)
-    if pilot is None or not counts.any():
-        raise MovieValueError(f"{_name(source)} holds nothing but NaN: it cannot be normalised")
-    if not (np.isfinite(total).all() and np.isfinite(squares).all()):
-        raise MovieValueError(
-            f"{_name(source)} holds infinite values: it cannot be normalised. Replace them, by NaN for instance"
-        )
-    mean, std = _pooled(backend.to_numpy(pilot).ravel().astype(np.float64), total, squares, counts)
-    return mean, std, int(backend.to_numpy(missing).sum())
+            absent = xp.isnan(frames)
+            missing = missing + absent.sum(axis=0)
+            frames = xp.where(absent, self._pilot, frames)  # adds nothing to the sums
+        no_pairs = backend.like(frames, np.empty(0, np.int64))
+        backend.wing(frames).correlation.add_products(frames, self._pilot, no_pairs, self._sums)
+        self._missing = missing
+        self._frames += len(frames)
+
+    def moments(self, name: str) -> tuple[float, float, int]:
+        """Mean, standard deviation, number of NaN; `name` is what errors call the movie."""
+        missing = backend.to_numpy(self._missing).ravel()
+        counts = (self._frames - missing).astype(np.float64)
+        if not counts.any():
+            raise MovieValueError(f"{name} holds nothing but NaN: it cannot be normalised")
+        total, squares = backend.to_numpy(self._sums)
+        if not (np.isfinite(total).all() and np.isfinite(squares).all()):
+            raise MovieValueError(
+                f"{name} holds infinite values: it cannot be normalised. Replace them, by NaN for instance"
+            )
+        pilot = backend.to_numpy(self._pilot).ravel().astype(np.float64)
+        return *_pooled(pilot, total, squares, counts), int(missing.sum())
 
 
 def _pooled(pilot: NDArray, total: NDArray, squares: NDArray, counts: NDArray) -> tuple[float, float]:
@@ -79,13 +106,6 @@ def _pooled(pilot: NDArray, total: NDArray, squares: NDArray, counts: NDArray) -
     within = np.maximum(squares - total**2 / counts, 0).sum()
     between = (counts * (means - mean) ** 2).sum()
     return float(mean), float(np.sqrt((within + between) / counts.sum()))
-
-
-def _beside(frames: Array, values: Array) -> Array:
-    """`values` on the device of the frames: frames in CuPy arrays are worked on where they are."""
-    if backend.is_cupy(frames) == backend.is_cupy(values):
-        return values
-    return backend.like(frames, values)
 
 
 def _name(source: FrameSource) -> str:

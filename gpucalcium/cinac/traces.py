@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,28 +31,31 @@ def mean_traces(source: FrameSource, pixels: Sequence[NDArray[np.int64]]) -> NDA
     traces : (N, T) float64
         Pixels that are NaN are left out; NaN where there is no other, and for a cell without pixels.
     """
-    sizes = np.array([len(cell) for cell in pixels], np.int64)
     rows = np.concatenate([np.empty(0, np.int64), *pixels])
-    columns: tuple[Array, ...] = np.r_[0, np.cumsum(sizes)], rows, np.ones(len(rows), np.float32)
+    ends = np.cumsum([0, *map(len, pixels)]).astype(np.int64)
+    columns = ends, rows, np.ones(len(rows), np.float32)
     traces, done = np.empty((len(pixels), source.shape[0])), 0
-    can_miss = source.dtype.kind == "f"
     frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
     for chunk in backend.stream(source, working=16 * len(pixels) + 2 * frame_bytes):
-        flat = chunk.reshape(len(chunk), -1)
-        flat = flat.astype(compiled_dtype(flat.dtype, wide="f8"), copy=False)
-        if backend.is_cupy(flat) and not backend.is_cupy(columns[0]):
-            columns = tuple(backend.like(flat, x) for x in columns)
-        sums = _sums(flat, columns)
-        counts: NDArray = np.broadcast_to(sizes, sums.shape)
-        if can_miss and np.isnan(sums).any():
-            xp = arrays.xp(flat)
-            present = ~xp.isnan(flat)
-            sums = _sums(xp.where(present, flat, xp.zeros_like(flat)), columns)
-            counts = _sums(present.astype("float32"), columns)
-        means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-        traces[:, done : done + len(means)] = means.T
-        done += len(means)
+        columns = tuple(backend.like(chunk, x) for x in columns)  # stay there from the first chunk on
+        for means in backend.retry_halved(partial(_means, columns=columns, sizes=np.diff(ends)), chunk):
+            traces[:, done : done + len(means)] = means.T
+            done += len(means)
     return traces
+
+
+def _means(frames: Array, columns: tuple[Array, ...], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n, N) means of frames over the pixels of each cell, on the host."""
+    flat = frames.reshape(len(frames), -1)
+    flat = flat.astype(compiled_dtype(flat.dtype, wide="f8"), copy=False)
+    sums = _sums(flat, columns)
+    counts: NDArray = np.broadcast_to(sizes, sums.shape)
+    if np.isnan(sums).any():
+        xp = arrays.xp(flat)
+        present = ~xp.isnan(flat)
+        sums = _sums(xp.where(present, flat, xp.zeros_like(flat)), columns)
+        counts = _sums(present.astype("float32"), columns)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _sums(flat: Array, columns: tuple[Array, ...]) -> NDArray[np.float64]:
