@@ -17,14 +17,23 @@ from gpucalcium._progress import stage
 from gpucalcium.backend import FrameSource
 from gpucalcium.cnmf import hals
 from gpucalcium.cnmf._movie import PixelMovie, cropped, images_movie
-from gpucalcium.cnmf.cell_extent import groups_at_one_place, reach, within_reach
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization import initialize_components
 from gpucalcium.cnmf.initialization.seeded import components_in_masks
-from gpucalcium.cnmf.merging import merge_components, merge_groups
+from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.cnmf.preprocessing import interpolate_missing_data
-from gpucalcium.cnmf.ring import RingModel
+from gpucalcium.cnmf.ring_fit import (
+    beside_ring,
+    cut_to_cells,
+    factorise_ring,
+    fit_ring,
+    has_ring,
+    low_rank,
+    merge_at_one_place,
+    refined_beside_ring,
+    ring_beside,
+)
 from gpucalcium.cnmf.spatial import update_spatial_components
 from gpucalcium.cnmf.temporal import deconvolve_traces, residual_traces, update_temporal_components
 from gpucalcium.deconvolution import movie_noise
@@ -115,7 +124,6 @@ def fit(
 def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
     """From noise levels to traces; `done` is called after each of the seven steps."""
     params, estimates = cnmf.params, cnmf.estimates
-    p = params.get("preprocess", "p")
     movie = preprocess(cnmf, movie)
     done()
     if estimates.A is None:
@@ -123,13 +131,22 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
     elif estimates.C is None:
         start_from_masks(cnmf, movie)
     done()
-    if has_ring(cnmf) and estimates.W is None:
+    refined = not params.get("patch", "only_init")
+    if estimates.W is None and (refined_beside_ring(cnmf) if refined else has_ring(cnmf)):
         fit_ring(cnmf, movie)
-    if params.get("patch", "only_init"):
-        if not has_ring(cnmf):  # whose initialisation has traces deconvolved beside their background
+    if not refined:
+        if not refined_beside_ring(cnmf):  # whose start has traces deconvolved beside their background
             compute_residuals(cnmf, movie)
             estimates.bl = estimates.c1 = estimates.neurons_sn = None
         return
+    refine(cnmf, movie, done)
+    if estimates.W is not None and params.get("init", "nb"):
+        factorise_ring(cnmf, movie)
+
+
+def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
+    """Two rounds of footprints and traces, with merging between them; `done` is called after each step."""
+    params, p = cnmf.params, cnmf.params.get("preprocess", "p")
     update_spatial(cnmf, movie)
     done()
     if params.get("patch", "skip_refinement"):
@@ -188,6 +205,8 @@ def initialize(cnmf: CNMF, movie: PixelMovie) -> None:
     """First estimates of footprints, traces and background."""
     group = cnmf.params.get_group("init")
     options = {name: group[name] for name in INIT_OPTIONS}
+    if refined_beside_ring(cnmf) and not cnmf.params.get("patch", "only_init"):
+        options["nb"] = 0  # the ring model itself, which is factorised once cells are refined
     found: tuple[Any, ...] = initialize_components(
         movie, sn=cnmf.estimates.sn, options_total=cnmf.params.groups, **options
     )
@@ -199,69 +218,53 @@ def initialize(cnmf: CNMF, movie: PixelMovie) -> None:
         cnmf.estimates.W, cnmf.estimates.b0 = ring or (None, None)
 
 
-def has_ring(cnmf: CNMF) -> bool:
-    """Whether the parameters ask for the ring model as the background that is refined."""
-    init = cnmf.params.get_group("init")
-    return (
-        init["method_init"].lower() == "corr_pnr" and init["ring_size_factor"] is not None and init["nb"] == 0
-    )
-
-
-def fit_ring(cnmf: CNMF, movie: PixelMovie) -> None:
-    """The ring model of what the cells leave of the movie."""
-    init, estimates = cnmf.params.get_group("init"), cnmf.estimates
-    radius = init["ring_size_factor"] * init["gSiz"][0]
-    ring = RingModel.fit(movie, estimates.A, estimates.C, radius, int(init["ssub_B"]), dims=estimates.dims)
-    estimates.W, estimates.b0 = ring.W(), ring.b0.ravel(order="F")
-    estimates.b, estimates.f = np.zeros((movie.d, 0), np.float32), np.zeros((0, movie.T), np.float32)
-
-
-def beside_ring(estimates: Estimates, movie: PixelMovie) -> PixelMovie:
-    """The movie without its ring background if there is one, made as it is read; else the movie itself."""
-    if estimates.W is None or (estimates.f is not None and len(estimates.f)):
-        return movie
-    ring = RingModel.of(estimates.W, estimates.b0, estimates.image_size(None))
-    return ring.without_background(movie, estimates.A, estimates.C)
-
-
 def start_from_masks(cnmf: CNMF, movie: PixelMovie) -> None:
     """Footprints in the given masks, with traces and background."""
-    estimates = cnmf.estimates
-    A, C, b, f = components_in_masks(movie, csc_matrix(estimates.A) != 0, cnmf.params.get("init", "nb"))
+    estimates, masks = cnmf.estimates, csc_matrix(cnmf.estimates.A) != 0
+    if refined_beside_ring(cnmf):
+        nothing = csc_matrix((movie.d, 0)), np.zeros((0, movie.T), np.float32)
+        ring = ring_beside(cnmf, movie, *nothing)
+        A, C, b, f = components_in_masks(ring.without_background(movie, *nothing), masks, 0)
+    else:
+        A, C, b, f = components_in_masks(movie, masks, cnmf.params.get("init", "nb"))
     vars(estimates).update(A=A, C=C, b=b, f=f, center=centers_of_mass(A, movie.dims), dims=movie.dims)
 
 
 def update_spatial(cnmf: CNMF, movie: PixelMovie) -> None:
     """New footprints and background images."""
     group, estimates = cnmf.params.get_group("spatial"), cnmf.estimates
-    if estimates.A.shape[1] == 0 and (estimates.f is None or len(estimates.f) == 0):
+    b, f = low_rank(estimates)
+    if estimates.A.shape[1] == 0 and (f is None or len(f) == 0):
         return
     A, b, C, f = update_spatial_components(
         beside_ring(estimates, movie),
         C=estimates.C,
-        f=estimates.f,
+        f=f,
         A_in=estimates.A,
         sn=estimates.sn,
-        b_in=estimates.b,
+        b_in=b,
         dims=estimates.dims,
         low_rank_background=cnmf.params.get("patch", "low_rank_background"),
         nb=cnmf.params.get("init", "nb"),
         **{name: group[name] for name in SPATIAL_OPTIONS},
     )
-    if estimates.W is not None:
-        init = cnmf.params.get_group("init")
-        A = within_reach(A, estimates.image_size(None), reach(init["gSig"], init["gSiz"]))
-    vars(estimates).update(A=A, b=b, C=C, f=f)
+    if estimates.W is None:
+        vars(estimates).update(A=A, b=b, C=C, f=f)
+        return
+    estimates.A, estimates.C = cut_to_cells(cnmf, A), C
 
 
 def update_temporal(cnmf: CNMF, movie: PixelMovie, p: int) -> None:
     """New traces and background time courses, with an AR model of order p."""
     group, estimates = cnmf.params.get_group("temporal"), cnmf.estimates
     group["p"] = p
+    b, f = low_rank(estimates)
     C, A, b, f, S, bl, c1, sn, g, YrA, lam = update_temporal_components(
-        beside_ring(estimates, movie), estimates.A, estimates.b, estimates.C, estimates.f, **group
+        beside_ring(estimates, movie), estimates.A, b, estimates.C, f, **group
     )
-    vars(estimates).update(C=C, A=A, b=b, f=f, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=YrA, R=YrA, lam=lam)
+    vars(estimates).update(C=C, A=A, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=YrA, R=YrA, lam=lam)
+    if estimates.W is None:
+        estimates.b, estimates.f = b, f
 
 
 def merge(cnmf: CNMF, mx: int, fast_merge: bool, max_merge_area: float | None) -> None:
@@ -292,19 +295,7 @@ def merge(cnmf: CNMF, mx: int, fast_merge: bool, max_merge_area: float | None) -
     )
     cnmf.empty_merged = empty
     if estimates.W is not None:
-        _merge_at_one_place(cnmf)
-
-
-def _merge_at_one_place(cnmf: CNMF) -> None:
-    """Merge one-photon components that have all but the same footprint."""
-    e = cnmf.estimates
-    temporal = {**cnmf.params.get_group("temporal"), "p": _order(e)}
-    groups = groups_at_one_place(e.A)
-    if groups:
-        A, C, nr, merged, S, bl, c1, sn, g, _, R = merge_groups(
-            e.A, e.C, e.YrA, e.S, groups, temporal, True, e.bl, e.c1, e.neurons_sn, e.g
-        )
-        vars(e).update(A=A, C=C, nr=nr, merged_ROIs=merged, S=S, bl=bl, c1=c1, neurons_sn=sn, g=g, YrA=R, R=R)
+        merge_at_one_place(cnmf, _order(estimates))
 
 
 def _order(estimates: Estimates) -> int:
@@ -324,10 +315,11 @@ def compute_residuals(cnmf: CNMF, movie: PixelMovie) -> None:
 def _model(estimates: Estimates, movie: PixelMovie) -> tuple[csc_matrix, NDArray[np.float64], int]:
     """[A b], [C; f], and the number of components."""
     A = csc_matrix(estimates.A)
-    if estimates.b is None or estimates.f is None:
+    b, f = low_rank(estimates)
+    if b is None or f is None:
         return csc_matrix(A, dtype=np.float32), np.array(estimates.C, np.float64), A.shape[1]
-    both = csc_matrix(hstack([A, csc_matrix(estimates.b)]), dtype=np.float32)
-    return both, np.vstack([estimates.C, estimates.f]).astype(np.float64), A.shape[1]
+    both = csc_matrix(hstack([A, csc_matrix(b)]), dtype=np.float32)
+    return both, np.vstack([estimates.C, f]).astype(np.float64), A.shape[1]
 
 
 def deconvolve(cnmf: CNMF, options: dict[str, Any]) -> None:
@@ -422,3 +414,4 @@ def _embed(estimates: Estimates, dims: tuple[int, ...], window: tuple[slice, ...
     sn = np.zeros(d, np.float32)
     sn[rows] = estimates.sn
     estimates.b, estimates.sn = whole_b, sn
+    estimates.W = estimates.b0 = None  # b f, which the ring model was made into, has a place in the whole

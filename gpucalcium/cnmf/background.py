@@ -48,12 +48,12 @@ def compute_background(estimates: EstimatesState, Yr: Any) -> NDArray[np.float32
 
 
 def _has_ring(estimates: EstimatesState) -> bool:
-    """Whether the background is the ring model; a run without low-rank background has an empty `f` then."""
-    if estimates.f is not None and (len(estimates.f) or estimates.W is None):
-        return False
-    if estimates.W is None or estimates.b0 is None:
+    """Whether the background is the ring model, of which b f, if there is one as well, is but a part of low rank."""
+    if estimates.W is not None and estimates.b0 is not None:
+        return True
+    if estimates.b is None or estimates.f is None:
         raise ParameterError("there is no background: neither b and f nor W and b0 have been estimated")
-    return True
+    return False
 
 
 def _beside_ring(estimates: EstimatesState, Yr: Any) -> RingResidual:

@@ -38,6 +38,7 @@ from gpucalcium.cnmf.patch_grid import (
     within,
 )
 from gpucalcium.cnmf.quality import evaluate
+from gpucalcium.cnmf.ring_fit import factorise_ring, fit_ring, has_ring, refined_beside_ring
 from gpucalcium.errors import MemoryBudgetError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
@@ -75,7 +76,7 @@ def _check(cnmf: CNMF) -> None:
         raise NotSupportedError(
             "nb_patch=-1 keeps whole movies as the background of patches: use nb_patch >= 0"
         )
-    if params.get("patch", "border_pix") and _fit.has_ring(cnmf):
+    if params.get("patch", "border_pix") and has_ring(cnmf):
         raise NotSupportedError(
             "border_pix: the weights of a ring model have no place for pixels that are left out; crop the movie first"
         )
@@ -132,11 +133,16 @@ def _refine(cnmf: CNMF, movie: PixelMovie) -> None:
     """Background and traces of the whole field; footprints as well if those of patches were found beside a ring
     background and have one of low rank now."""
     p, estimates = cnmf.params.get("preprocess", "p"), cnmf.estimates
-    if _fit.has_ring(cnmf) and estimates.A.shape[1]:
-        _fit.fit_ring(cnmf, movie)
+    of_patches = estimates.b, estimates.f
+    if refined_beside_ring(cnmf) and estimates.A.shape[1]:
+        fit_ring(cnmf, movie)
     if estimates.A.shape[1] + len(estimates.f):
         _fit.update_temporal(cnmf, movie, p)
-    if cnmf.params.get("init", "center_psf") and len(estimates.f):
+    if estimates.W is not None:
+        estimates.b, estimates.f = of_patches
+        if cnmf.params.get("patch", "low_rank_background") and cnmf.params.get("init", "nb"):
+            factorise_ring(cnmf, movie)
+    elif cnmf.params.get("init", "center_psf") and len(estimates.f):
         once = copy.copy(cnmf)
         once.params = copy.deepcopy(cnmf.params)
         once.params.set("spatial", {"se": np.ones((1,) * len(movie.dims))})  # no closing of holes

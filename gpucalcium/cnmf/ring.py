@@ -176,6 +176,11 @@ class RingModel:
         checked_dims(movie, self.dims if len(movie.dims) == 1 else movie.dims)
         return RingResidual(movie, self, _checked_model(movie, A, C), C)
 
+    def background(self, movie: PixelMovie, A: Any, C: NDArray) -> RingBackground:
+        """The movie max(B, 0), B being the background of `movie` beside the components `A` `C`."""
+        checked_dims(movie, self.dims if len(movie.dims) == 1 else movie.dims)
+        return RingBackground(movie, self, _checked_model(movie, A, C), C)
+
 
 def checked_dims(movie: PixelMovie, dims: tuple[int, ...]) -> tuple[int, int]:
     """Two axes that make as many pixels as the movie has."""
@@ -288,10 +293,10 @@ class RingResidual(PixelMovie):
             y -= predicted
             yield start, y
 
-    def backgrounds(self) -> Iterator[tuple[int, Array]]:
+    def backgrounds(self, working: int = 0) -> Iterator[tuple[int, Array]]:
         """(first frame, (n, d) chunk of B on the device), float32."""
         b0 = None
-        for start, _, predicted in self._predictions(0):
+        for start, _, predicted in self._predictions(working):
             b0 = backend.put(self._model.b0.reshape(-1)) if b0 is None else b0
             yield start, predicted + b0
 
@@ -311,6 +316,15 @@ class RingResidual(PixelMovie):
             if model.ssub > 1:
                 blocks = xp.take(xp.take(blocks, rows, axis=1), columns, axis=2)
             yield start, y, blocks.reshape(y.shape)
+
+
+class RingBackground(RingResidual):
+    """The ring background of a movie, B, cut at 0; chunk by chunk."""
+
+    def frames(self, working: int = 0) -> Iterator[tuple[int, Array]]:
+        """(first frame, (n, d) chunk of max(B, 0) on the device), float32."""
+        for start, background in self.backgrounds(working):
+            yield start, backend.arrays.xp(background).maximum(background, 0)
 
 
 def _fit_weights(chunks: _Chunks, ring: NDArray[np.int64], tsub: int) -> NDArray[np.float32]:

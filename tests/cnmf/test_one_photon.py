@@ -1,5 +1,7 @@
 """CNMF of one-photon movies: against truth and the reference, every background, files, refits, and edges."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,7 +15,8 @@ from gpucalcium.cnmf.initialization.corr_pnr import find_seeded
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.ring import RingModel
 from gpucalcium.cnmf.storage import load_CNMF
-from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
+from gpucalcium.errors import MemoryBudgetError, MovieShapeError, NotSupportedError, ParameterError
+from gpucalcium.movies.source import Source
 from tests.cnmf.one_photon_scenes import one_photon
 from tests.cnmf.scenes import f1
 
@@ -141,6 +144,44 @@ def test_refit_starts_from_cells_and_ring(scene, fitted):
     again = fitted.refit(scene.Y).estimates
     assert f1(again.A, again.C, scene.A, scene.C)[0] == 1
     assert_array_equal(again.W.toarray(), fitted.estimates.W.toarray())
+
+
+@pytest.mark.parametrize("nb", [1, 4])
+def test_a_background_of_low_rank_is_made_of_the_ring(scene, fitted, nb):
+    """The cells are those beside the ring model, whatever the rank that it is handed back with."""
+    found = fit(scene.Y, gnb=nb).estimates
+    assert_array_equal(found.C, fitted.estimates.C)
+    assert_allclose(found.A.toarray(), fitted.estimates.A.toarray(), atol=1e-6)
+    assert found.b.shape == (1760, nb)
+    assert found.f.shape == (nb, 300)
+    truth = scene.B.reshape(300, -1, order="F").T
+    spread = np.linalg.norm(truth - truth.mean(1, keepdims=True))
+    U, s, V = np.linalg.svd(truth, full_matrices=False)
+    best = np.linalg.norm(truth - (U[:, :nb] * s[:nb]) @ V[:nb])
+    assert np.linalg.norm(found.b @ found.f - truth) < 1.05 * best + 0.1 * spread
+    assert_allclose(
+        found.compute_background(scene.Y), fitted.estimates.compute_background(scene.Y), atol=1e-2
+    )
+
+
+def test_a_low_rank_background_has_a_place_in_the_whole_field(scene):
+    found = CNMF(1, params=CNMFParams(**{**SETTINGS, "gnb": 1})).fit(scene.Y, (slice(0, 36), slice(None)))
+    assert found.estimates.W is None
+    assert found.estimates.b.shape == (1760, 1)
+    assert f1(found.estimates.A, found.estimates.C, scene.A, scene.C)[0] == 1
+
+
+def test_masks_get_traces_without_the_background(scene):
+    start = CNMF(1, params=CNMFParams(**SETTINGS), Ain=scene.A > 0.3).fit(scene.Y)
+    score, r = f1(start.estimates.A, start.estimates.C, scene.A, scene.C)
+    assert score == 1
+    assert r > 0.97
+
+
+def test_a_background_of_every_frame_asks_for_room(scene):
+    movie = images_movie(scene.Y)
+    with backend.limit(memory=4 * 1760 * 300 - 1), pytest.raises(MemoryBudgetError, match="nb=-1"):
+        one_photon_start._room_for_all(movie)
 
 
 def test_given_footprints_get_a_ring(scene):
@@ -319,3 +360,58 @@ def test_says_what_is_not_there(scene):
         search(scene, save_video=True)
     with pytest.raises(ParameterError, match="gSiz=None"):
         search(scene, gSiz=None)
+
+
+# ---------------------------------------------------------------------------- how often a movie is read
+
+
+class Counted(Source):
+    """A movie that counts the frames that are read of it."""
+
+    def __init__(self, movie):
+        super().__init__(movie.shape, movie.dtype, "a movie that counts")
+        self.movie, self.read_frames = movie, 0
+
+    def _fill(self, wanted, out):
+        self.read_frames += len(wanted)
+        out[:] = self.movie[wanted.start : wanted.stop : wanted.step]
+
+    def times(self):
+        """How often the movie was read since this was asked last."""
+        times, self.read_frames = self.read_frames / len(self.movie), 0
+        return times
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_round_of_refinement_reads_a_streamed_movie_twice(scene, fitted, dtype):
+    movie = np.rint(scene.Y).astype(dtype)
+    source = Counted(movie)
+    work = fit(movie, only_init_patch=True)
+    room = movie.nbytes // 2
+    with backend.limit(memory=room):
+        for _ in range(2):
+            work.update_spatial(source)
+            assert source.times() <= 1
+            work.update_temporal(source)
+            assert source.times() <= 1
+    assert f1(work.estimates.A, work.estimates.C, scene.A, scene.C)[0] == 1
+
+
+def test_a_fit_holds_a_movie_that_fits_and_streams_one_that_does_not(scene):
+    """Streamed: once for NaN and for the small movie each, twice for the ring, and 4 rounds of 2 to refine."""
+    noise = {"preprocess": {"sn": np.ones(scene.dims)}}  # whose own passes depend on the room
+    settings = {"ssub": 2, "tsub": 2, "min_pnr": 6, "ssub_B": 4, "params_dict": noise}
+    Y = np.concatenate([scene.Y, scene.Y[::-1], scene.Y])
+    held = Counted(Y)
+    one = fit(held, **settings)
+    assert held.times() == 1
+    streamed = Counted(Y)
+    tracemalloc.start()
+    with backend.limit(memory=int(0.6 * Y.nbytes)):
+        two = fit(streamed, **settings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert streamed.times() <= 12
+    assert peak < Y.nbytes  # neither the movie nor what the model leaves of it was ever there
+    assert_array_equal(one.estimates.C, two.estimates.C)
+    assert_array_equal(one.estimates.A.toarray(), two.estimates.A.toarray())

@@ -7,7 +7,7 @@ the same operation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,11 @@ POWER_ITERATIONS = 2
 EPSILON = 1e-12
 
 
+@runtime_checkable
 class Matrix(Protocol):
     """A (d, T) matrix X, known by what it does to factors."""
+
+    shape: tuple[int, int]
 
     def images(self, traces: Array) -> Array:
         """C X', (K, d)."""
@@ -37,6 +40,7 @@ class Whole:
 
     def __init__(self, X: Array) -> None:
         self._X, self._xp = X, backend.arrays.xp(X)
+        self.shape: tuple[int, int] = X.shape
 
     def images(self, traces: Array) -> Array:
         """C X', (K, d) float64."""
@@ -53,6 +57,7 @@ class LowRank:
     def __init__(self, Q: NDArray[np.float64], B: NDArray[np.float64]) -> None:
         self._Q, self._B = backend.put(np.ascontiguousarray(Q)), backend.put(np.ascontiguousarray(B))
         self._xp = backend.arrays.xp(self._Q)
+        self.shape = (len(Q), B.shape[1])
 
     def images(self, traces: Array) -> Array:
         """C B' Q', (K, d)."""
@@ -140,26 +145,30 @@ def _sweep(rows: Array, products: Array, gram: Array, l1: float, l2: float) -> N
 
 
 def sketch(
-    X: Array, rank: int, power_iterations: int = POWER_ITERATIONS
+    X: Array | Matrix, rank: int, power_iterations: int = POWER_ITERATIONS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Q (d, r) with orthonormal columns and B (r, T) such that Q B is X but for its smallest parts.
+
+    `X` is a (d, T) float32 array on the device, or what stands for one; it is gone through 2 + 2 `power_iterations`
+    times.
 
     References
     ----------
     Halko, Martinsson & Tropp (2011), SIAM Rev. 53:217, algorithm 4.4.
     """
-    xp, rank = backend.arrays.xp(X), min(rank, *X.shape)
+    X = X if isinstance(X, Matrix) else Whole(X)
+    rank = min(rank, *X.shape)
     begin = np.random.default_rng(SEED).standard_normal((X.shape[1], rank)).astype(np.float32)
-    Q = _orthonormal(xp.matmul(X, backend.put(begin)))
+    Q = _orthonormal(X.images(backend.put(np.ascontiguousarray(begin.T))))
     for _ in range(power_iterations):
-        Z = _orthonormal(xp.matmul(backend.put(Q.T.astype(np.float32)), X).T)
-        Q = _orthonormal(xp.matmul(X, backend.put(Z.astype(np.float32))))
-    B = xp.matmul(backend.put(np.ascontiguousarray(Q.T, np.float32)), X)
-    return Q, backend.to_numpy(B).astype(np.float64)
+        Z = _orthonormal(X.traces(backend.put(np.ascontiguousarray(Q.T))))
+        Q = _orthonormal(X.images(backend.put(np.ascontiguousarray(Z.T))))
+    return Q, backend.to_numpy(X.traces(backend.put(np.ascontiguousarray(Q.T)))).astype(np.float64)
 
 
-def _orthonormal(X: Array) -> NDArray[np.float64]:
-    return np.linalg.qr(backend.to_numpy(X).astype(np.float64))[0]
+def _orthonormal(rows: Array) -> NDArray[np.float64]:
+    """Orthonormal columns that span the rows of a factor."""
+    return np.linalg.qr(backend.to_numpy(rows).astype(np.float64).T)[0]
 
 
 def start(Q: NDArray[np.float64], B: NDArray[np.float64], K: int, method: str) -> tuple[Array, Array]:

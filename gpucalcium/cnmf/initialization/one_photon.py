@@ -15,7 +15,7 @@ from gpucalcium.backend import Array
 from gpucalcium.cnmf._movie import PixelMovie, images_movie
 from gpucalcium.cnmf.cell_extent import SAME_PLACE, groups_at_one_place, reach, within_reach
 from gpucalcium.cnmf.footprints import centers_of_mass
-from gpucalcium.cnmf.initialization.background import background_nmf
+from gpucalcium.cnmf.initialization.background import Streamed, background_nmf
 from gpucalcium.cnmf.initialization.corr_pnr import SeedSearch, check_planes, find_seeded
 from gpucalcium.cnmf.initialization.downscale import upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.greedy import per_axis, places_of
@@ -26,7 +26,7 @@ from gpucalcium.cnmf.ring import RingModel, RingResidual
 from gpucalcium.cnmf.spatial import update_spatial_components
 from gpucalcium.cnmf.temporal import Deconvolved, update_temporal_components
 from gpucalcium.deconvolution import movie_noise
-from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
+from gpucalcium.errors import MemoryBudgetError, MovieShapeError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
 SPATIAL_OPTIONS = (
@@ -283,7 +283,7 @@ def start_one_photon(
         cells = model.refined(rest, A, C, sn, far, whole=False)
     cells = model.merged(cells, whole=True)
     cells = model.refined(rest, cells.A, cells.C, sn, far, whole=True)
-    b, f = _background(movie, rest, model.nb)
+    b, f = _background(movie, ring, cells, model.nb)
     return Start(cells, b, f, ring if model.nb == 0 else None)
 
 
@@ -361,17 +361,28 @@ def _left_over(rest: RingResidual, cells: Cells) -> Array:
     return out.reshape(*rest.dims, rest.T)
 
 
-def _background(movie: PixelMovie, rest: RingResidual, nb: int) -> tuple[Any, NDArray[np.float32]]:
+def _background(movie: PixelMovie, ring: RingModel, cells: Cells, nb: int) -> tuple[Any, NDArray[np.float32]]:
     """b and f for the ring background of a movie, as `nb` says."""
     if nb == 0 or nb < -1:
         return np.zeros((movie.d, 0), np.float32), np.zeros((0, movie.T), np.float32)
-    whole = np.empty((movie.d, movie.T), np.float32)
-    for start, frames in rest.backgrounds():
-        whole[:, start : start + len(frames)] = backend.to_numpy(frames).T
-    if nb == -1:
-        return identity(movie.d, np.float32, format="csc"), movie.in_fortran_order(whole)
-    b, f = background_nmf(backend.put(np.maximum(whole, 0, out=whole)), nb)
-    return movie.in_fortran_order(b), f
+    if nb > 0:
+        return background_nmf(Streamed(ring.background(movie, cells.A, cells.C)), nb)
+    f = _room_for_all(movie)
+    for start, frames in ring.without_background(movie, cells.A, cells.C).backgrounds():
+        f[:, start : start + len(frames)] = movie.in_fortran_order(backend.to_numpy(frames).T)
+    return identity(movie.d, np.float32, format="csc"), f
+
+
+def _room_for_all(movie: PixelMovie) -> NDArray[np.float32]:
+    """An empty (d, T) array, which the background of nb=-1 is."""
+    needed = 4 * movie.d * movie.T
+    if needed > backend.budget():
+        raise MemoryBudgetError(
+            f"nb=-1 keeps the background of every frame, {needed / 2**20:.0f} MiB; the budget is "
+            f"{backend.budget() / 2**20:.0f} MiB. Use nb=0, the ring model itself, or give more with "
+            "GPUCALCIUM_MEMORY or backend.limit(memory=...)"
+        )
+    return np.empty((movie.d, movie.T), np.float32)
 
 
 def _without_ring(
