@@ -21,6 +21,8 @@ from gpucalcium.movies.files import written_whole
 
 FULL_DATA = "full_data"
 ENDINGS = (".cinac", ".h5")
+REQUIRED = ("raster_dur", "ci_movie", "cells_contour", "invalid_cells", "smooth_traces", "raw_traces")
+"""What every segment has."""
 
 
 def group_name(segment: Sequence[int]) -> str:
@@ -159,18 +161,18 @@ class CinacFileWriter:
         self,
         segment: tuple[int, int, int],
         *,
-        raster_dur: ArrayLike,
-        ci_movie: ArrayLike,
-        cells_contour: Sequence[ArrayLike],
-        invalid_cells: ArrayLike,
-        smooth_traces: ArrayLike,
-        raw_traces: ArrayLike,
+        raster_dur: ArrayLike | None = None,
+        ci_movie: ArrayLike | None = None,
+        cells_contour: Sequence[ArrayLike] | None = None,
+        invalid_cells: ArrayLike | None = None,
+        smooth_traces: ArrayLike | None = None,
+        raw_traces: ArrayLike | None = None,
         doubtful_frames: ArrayLike | None = None,
         cell_type: str | None = None,
-        pixels_around: int = 0,
+        pixels_around: int | None = None,
         buffer: int | None = None,
     ) -> str:
-        """Add a segment; one of the same cell and frames is replaced.
+        """Add a segment; of one of the same cell and frames that is there, what is given is replaced.
 
         Parameters
         ----------
@@ -188,7 +190,8 @@ class CinacFileWriter:
         doubtful_frames : (n,), optional
             1 in frames that are neither.
         cell_type : str, optional
-        pixels_around : int
+        pixels_around : int, optional
+            0 if it is never given.
         buffer : int, optional
 
         Returns
@@ -199,38 +202,36 @@ class CinacFileWriter:
         Raises
         ------
         ParameterError, ArrayShapeError
-            No such segment can be; something is of another number of frames or cells.
+            No such segment can be; one that is new lacks something; something is of another number of frames or cells.
         """
-        cell, first, last = (int(n) for n in segment)
-        if cell < 0 or not 0 <= first <= last:
+        name, n = _checked_segment(segment)
+        given = {
+            "raster_dur": _frames("raster_dur", raster_dur, n, np.int8),
+            "doubtful_frames": _frames("doubtful_frames", doubtful_frames, n, np.int8),
+            "smooth_traces": _frames("smooth_traces", smooth_traces, n, np.float64),
+            "raw_traces": _frames("raw_traces", raw_traces, n, np.float64),
+            "ci_movie": None if ci_movie is None else np.asarray(ci_movie, np.float32),
+            "cells_contour": None if cells_contour is None else _ragged(cells_contour, np.int32),
+            "invalid_cells": None if invalid_cells is None else np.asarray(invalid_cells).astype(np.int8),
+        }
+        movie = given["ci_movie"]
+        if movie is not None:
+            _check_shape("ci_movie", movie.shape, (n, *movie.shape[1:3]) if movie.ndim == 3 else (n, 0, 0))
+        file = self._open()
+        there = file.get(name, {})
+        if missing := [key for key in REQUIRED if given[key] is None and key not in there]:
             raise ParameterError(
-                f"segment {segment}: cell, first and last frame are expected, the last not before the first"
+                f"segment {segment} of {self.file_name} is new and needs {', '.join(missing)}"
             )
-        n = last - first + 1
-        frames = {
-            "raster_dur": _whole(raster_dur, "raster_dur"),
-            "smooth_traces": np.asarray(smooth_traces, np.float64),
-            "raw_traces": np.asarray(raw_traces, np.float64),
-        }
-        if doubtful_frames is not None:
-            frames["doubtful_frames"] = _whole(doubtful_frames, "doubtful_frames")
-        for name, values in frames.items():
-            _check_shape(name, values.shape, (n,))
-        movie, contours = np.asarray(ci_movie, np.float32), _ragged(cells_contour, np.int32)
-        _check_shape("ci_movie", movie.shape, (n, *movie.shape[1:3]) if movie.ndim == 3 else (n, 0, 0))
-        invalid = np.asarray(invalid_cells).astype(np.int8)
+        contours, invalid = (
+            there[key] if given[key] is None else given[key] for key in ("cells_contour", "invalid_cells")
+        )
         _check_shape("invalid_cells", invalid.shape, (len(contours),))
-        name = group_name((cell, first, last))
-        group = self._new(name)
-        said: Mapping[str, Any] = {
-            "pixels_around": int(pixels_around),
-            "buffer": buffer,
-            "cell_type": cell_type,
-        }
-        for key, value in said.items():
-            if value is not None:
-                group.attrs[key] = value
-        _write(group, {**frames, "ci_movie": movie, "cells_contour": contours, "invalid_cells": invalid})
+        attributes = {"pixels_around": pixels_around, "buffer": buffer, "cell_type": cell_type}
+        group = file.require_group(name)
+        group.attrs.setdefault("pixels_around", 0)
+        group.attrs.update({key: value for key, value in attributes.items() if value is not None})
+        _write(group, {key: values for key, values in given.items() if values is not None})
         return name
 
     def _open(self) -> h5py.File:
@@ -247,11 +248,25 @@ class CinacFileWriter:
         return file.create_group(name)
 
 
-def _whole(values: ArrayLike, name: str) -> Any:
+def _checked_segment(segment: Sequence[int]) -> tuple[str, int]:
+    """The group of a segment, and how many frames it has."""
+    cell, first, last = (int(n) for n in segment)
+    if cell < 0 or not 0 <= first <= last:
+        raise ParameterError(
+            f"segment {segment}: cell, first and last frame are expected, the last not before the first"
+        )
+    return group_name((cell, first, last)), last - first + 1
+
+
+def _frames(name: str, values: ArrayLike | None, n: int, dtype: DTypeLike) -> Any:
+    """A value for each frame; int8 are 0 and 1."""
+    if values is None:
+        return None
     array = np.asarray(values)
-    if not np.isin(array, (0, 1)).all():
+    if np.dtype(dtype) == np.int8 and not np.isin(array, (0, 1)).all():
         raise ParameterError(f"{name} holds something else than 0 and 1")
-    return array.astype(np.int8)
+    _check_shape(name, array.shape, (n,))
+    return array.astype(dtype)
 
 
 def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -276,6 +291,8 @@ def _ragged(contours: Sequence[ArrayLike], dtype: DTypeLike) -> Any:
 
 def _write(group: h5py.Group, arrays: Mapping[str, Any]) -> None:
     for name, values in arrays.items():
+        if name in group:
+            del group[name]
         if values.dtype == object:
             kind = np.int16 if group.name.endswith(FULL_DATA) else np.int32
             data = group.create_dataset(name, values.shape, h5py.vlen_dtype(kind))

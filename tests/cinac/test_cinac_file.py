@@ -248,6 +248,28 @@ def test_files_are_changed_and_groups_replaced(tmp_path):
     assert reader.get_n_cells() == 6
 
 
+def test_of_a_segment_that_is_there_what_is_given_is_replaced(tmp_path):
+    path = tmp_path / "a.cinac"
+    said = written(path, [(SEGMENT, {"cell_type": "noise", "buffer": 2, "doubtful_frames": np.ones(10)})])[
+        SEGMENT
+    ]
+    with CinacFileWriter(path) as writer:
+        writer.add_segment_group(SEGMENT, raster_dur=np.ones(10), cell_type="pyramidal")
+        writer.add_segment_group(SEGMENT, invalid_cells=[0, 0, 1], pixels_around=3)
+        with pytest.raises(ArrayShapeError, match=r"invalid_cells has shape \(2,\); \(3,\)"):
+            writer.add_segment_group(SEGMENT, invalid_cells=[0, 0])
+        with pytest.raises(ParameterError, match="is new and needs ci_movie, cells_contour, invalid_cells"):
+            writer.add_segment_group((0, 0, 9), raster_dur=np.ones(10))
+    reader = CinacFileReader(path)
+    assert reader.get_all_segments() == [SEGMENT]
+    assert reader.get_segment_raster_dur(SEGMENT).all()
+    assert_array_equal(reader.get_segment_ci_movie(SEGMENT), said["ci_movie"])
+    assert reader.get_segment_doubtful_frames(SEGMENT).all()
+    assert_array_equal(reader.get_segment_invalid_cells(SEGMENT), [0, 0, 1])
+    assert reader.get_segment_cell_type(SEGMENT) == "pyramidal"
+    assert (reader.get_segment_buffer(SEGMENT), reader.get_segment_pixels_around(SEGMENT)) == (2, 3)
+
+
 def test_after_an_error_the_file_is_as_it_was(tmp_path):
     path = tmp_path / "a.cinac"
     written(path)
