@@ -24,6 +24,7 @@ ROOMS = {
     "Cells": "cnmf",
     "Deconvolution": "deconvolution",
     "Regions": "rois",
+    "Activity and types of cells by networks": "cinac",
     "Simulation": "simulate",
     "Figures": "plotting",
     "Reports": "report",
