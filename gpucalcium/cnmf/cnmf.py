@@ -18,6 +18,7 @@ from gpucalcium.cnmf._movie import PixelMovie, images_movie, pixel_movie
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.initialization.greedy import time_last
 from gpucalcium.cnmf.params import CNMFParams
+from gpucalcium.cnmf.temporal import FOOPSI_OPTIONS
 from gpucalcium.errors import ParameterError
 
 log = logging.getLogger(__name__)
@@ -314,8 +315,18 @@ class CNMF:
         s_min : float, optional
             Smallest spike; None: an L1 penalty instead.
         **kwargs
-            Other options of `constrained_foopsi`.
+            Other options of `constrained_foopsi`; `sn` may be given, one a component, while `bl`, `c1` and `g` are
+            always found anew.
+
+        Raises
+        ------
+        ParameterError
+            An option that there is not, or a value that does not fit.
         """
+        if unknown := sorted(set(kwargs) - FOOPSI_OPTIONS - {"sn"}):
+            raise ParameterError(
+                f"{', '.join(unknown)}: no option here; there are {', '.join(sorted(FOOPSI_OPTIONS | {'sn'}))}"
+            )
         chosen = {
             "p": self.params.get("preprocess", "p") if p is None else p,
             "method_deconvolution": method_deconvolution,

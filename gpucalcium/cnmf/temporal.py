@@ -26,6 +26,7 @@ FOOPSI_OPTIONS = frozenset(inspect.signature(constrained_foopsi).parameters) - {
     "c1",
     "g",
     "sn",
+    "ignored",
 }
 
 
@@ -65,6 +66,10 @@ def deconvolve_traces(traces: NDArray, p: int, sn: NDArray | None = None, **opti
     A trace that is not finite becomes NaN and spreads to no other.
     """
     K, T = traces.shape
+    if not isinstance(p, (int, np.integer)) or p < 0:
+        raise ParameterError(f"p={p!r}: expected the order of the calcium model, 0, 1 or 2")
+    if sn is not None and np.size(sn) != K:
+        raise ArrayShapeError(f"sn has {np.size(sn)} values for {K} traces: give one a trace")
     out = Deconvolved.none_yet(K, T, p)
     finite = np.flatnonzero(np.isfinite(traces).all(1))
     out.C[:], out.S[:] = np.nan, np.nan

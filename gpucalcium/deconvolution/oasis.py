@@ -126,12 +126,17 @@ def oasisAR1(
     """
     traces = checked_traces(y)
     K, xp = len(traces), arrays.xp(traces)
+    smallest = per_trace(s_min, K, "s_min")
+    if (smallest < 0).any():
+        raise ParameterError(
+            f"s_min={smallest.min():.4g}: without a noise level a smallest spike is 0 or more"
+        )
     decay, penalty, least = (
         xp.asarray(x)
         for x in (
             tame_decay(per_trace(g, K, "g"), given=True),
             per_trace(lam, K, "lam"),
-            per_trace(s_min, K, "s_min"),
+            smallest,
         )
     )
     c, s = xp.empty(traces.shape, "float32"), xp.empty(traces.shape, "float32")

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from gpucalcium import backend
 from gpucalcium.backend import Array, arrays
-from gpucalcium.deconvolution._signals import checked_traces, per_trace, shape_of
+from gpucalcium.deconvolution._signals import checked_traces, number, per_trace, shape_of, whole
 from gpucalcium.deconvolution.noise import GetSn
 from gpucalcium.deconvolution.oasis_ar2 import SCRATCH_PER_SAMPLE, solve_ar2
 from gpucalcium.errors import ParameterError
@@ -151,6 +151,9 @@ def infer_spikes(
     7.5 Hz and smoothed over 0.2 s, has a median of 0.94.
     """
     settings = settings or SpikeSettings()
+    if not isinstance(settings, SpikeSettings):
+        raise ParameterError(f"settings={settings!r}: expected a SpikeSettings")
+    frame_rate, seed = number(frame_rate, "frame_rate"), whole(seed, "seed", 0)
     if not frame_rate > 0:
         raise ParameterError(f"frame_rate={frame_rate}: frames per second, greater than 0")
     traces = checked_traces(dff).astype(np.float32)
@@ -174,8 +177,8 @@ def infer_spikes(
         found = solver.solve(
             coarse - drift, decay[part], None if size is None else size[part], given=decay_time is not None
         )
-        for whole, piece in ((rate, found.rate), (spread, found.sd), (rest, drift + found.level[:, None])):
-            whole[part] = _at_frames(piece, block, T)
+        for result, piece in ((rate, found.rate), (spread, found.sd), (rest, drift + found.level[:, None])):
+            result[part] = _at_frames(piece, block, T)
         decay[part], noise[part] = found.decay, found.noise
 
     def as_given(x: Array) -> Array:

@@ -386,6 +386,12 @@ def test_residuals_and_deconvolution(scene, fitted):
     assert (again.estimates.S > 0).sum() < (fitted.estimates.S > 0).sum()
 
 
+@pytest.mark.parametrize("option", [{"lag": 3}, {"bl": 0.5}, {"g": [0.9]}])
+def test_deconvolution_knows_its_options(fitted, option):
+    with pytest.raises(ParameterError, match=f"{next(iter(option))}: no option here"):
+        copy.deepcopy(fitted).deconvolve(p=1, **option)
+
+
 def test_hals_reduces_what_is_left(scene, fitted):
     def left(e):
         return np.linalg.norm(scene.Yr - e.A @ e.C - e.b @ e.f)

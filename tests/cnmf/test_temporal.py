@@ -132,3 +132,12 @@ def test_G_matrix_undoes_the_model():
     G = make_G_matrix(8, [1.5, -0.6]).toarray()
     impulse = np.linalg.solve(G, np.eye(8)[0])
     assert_allclose(impulse[:4], [1, 1.5, 1.65, 1.575])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"p": -1}, "p=-1"), ({"p": 1.5}, "p=1.5"), ({"p": 1, "sn": [0.3]}, "sn has 1 values")],
+)
+def test_values_that_do_not_fit_are_named(options, text):
+    with pytest.raises(ValueError, match=text):
+        deconvolve_traces(np.ones((2, 60)), **options)

@@ -17,6 +17,8 @@ from gpucalcium.deconvolution import (
     estimate_time_constant,
     get_noise_fft,
     get_noise_welch,
+    infer_spikes,
+    oasisAR1,
 )
 from gpucalcium.deconvolution.oasis_ar2 import slower_root
 from tests.deconvolution.test_foopsi import bernoulli, hosted
@@ -206,6 +208,11 @@ AR2_MISTAKES = [
         (get_noise_welch, {"max_num_samples_fft": 99.5}, "max_num_samples_fft=99.5"),
         (GetSn, {"range_ff": None}, "range_ff=None"),
         (axcov, {"maxlag": 2.5}, "maxlag=2.5"),
+        (oasisAR1, {"g": 0.9, "s_min": -1}, "s_min=-1"),
+        (infer_spikes, {"frame_rate": "fast"}, "frame_rate='fast'"),
+        (infer_spikes, {"frame_rate": 0}, "frame_rate=0"),
+        (infer_spikes, {"frame_rate": 30, "seed": -1}, "seed=-1"),
+        (infer_spikes, {"frame_rate": 30, "settings": {"smoothing": 0.1}}, "settings={"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(function, options, named):
