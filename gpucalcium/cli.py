@@ -154,6 +154,15 @@ def run(
     max_shift: Annotated[int | None, typer.Option(help="Largest motion, px.")] = None,
     refit: Annotated[bool, typer.Option(help="Fit once more from what looks like cells.")] = True,
     um_per_px: Annotated[float | None, typer.Option(help="Size of a pixel in micrometres.")] = None,
+    cinac: Annotated[
+        bool, typer.Option("--cinac", help="Predict activity by a network that looks at the movie, too.")
+    ] = False,
+    cinac_model: Annotated[
+        Path | None, typer.Option(help="Model file (.json) of that network; default: the one shipped.")
+    ] = None,
+    cinac_weights: Annotated[
+        Path | None, typer.Option(help="Its weights, where the model file does not name them (.h5).")
+    ] = None,
     params: Annotated[
         Path | None, typer.Option(help="JSON file with further parameters: {group: {name: value}}.")
     ] = None,
@@ -178,6 +187,9 @@ def run(
         max_shift=max_shift,
         refit=refit,
         um_per_px=um_per_px,
+        cinac=cinac or cinac_model is not None,
+        cinac_model=cinac_model,
+        cinac_weights=cinac_weights,
         params={} if params is None else _read_params(params),
     )
     backend.use(device)
@@ -400,6 +412,10 @@ def _report(results: Results, seconds: dict[str, float] | Any) -> None:
     for note in results.notes:
         print(f"note: {note}")
     print(f"{len(results.accepted)} cells, {len(results.rejected)} components rejected")
+    if results.activity is not None:
+        print(
+            f"active in {100 * results.activity.raster.mean():.1f} % of frames, by {results.activity.classifier}"
+        )
     print(f"results: {results.output}/results.hdf5, report.html, figures/")
 
 

@@ -17,6 +17,7 @@ from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.errors import MovieShapeError, MovieValueError
 from gpucalcium.images import local_correlations
 from gpucalcium.movies import open_movie
+from gpucalcium.pipeline.activity import cell_activity, load_classifier
 from gpucalcium.pipeline.guess import GSIG_SHARE, guess_parameters
 from gpucalcium.pipeline.output import check_output, write_results
 from gpucalcium.pipeline.registration import registered
@@ -76,13 +77,14 @@ def run(
     source = open_movie(movie)
     name = str(name or getattr(source, "name", "the movie"))
     _check_shape(source.shape, name)
-    stages = Stages(progress)
+    stages, classifier = Stages(progress), load_classifier(asked)
     with _naming(name), registered(source, asked, stages) as (frames, registration):
         correlation = _correlation_image(frames, stages)
         params, notes = guess_parameters(correlation, asked)
         fitted, more = _extract(frames, params, asked, stages)
         fitted.estimates.Cn = correlation
         _finish(fitted, frames, registration, stages)
+        activity = cell_activity(fitted.estimates, frames, classifier, stages)
     match = _score(fitted, truth)
     if match is not None and len(match.uncounted):
         more += (
@@ -100,6 +102,7 @@ def run(
         notes=notes + more,
         um_per_px=asked.um_per_px,
         truth=truth,
+        activity=activity,
         match=match,
     )
     return results if output is None else write_results(results, Path(output), stages)

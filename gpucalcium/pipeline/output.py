@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpucalcium.errors import OutputError
+from gpucalcium.pipeline.activity import write_activity
 from gpucalcium.pipeline.results import FIGURES, REPORT, RESULTS, Results
 from gpucalcium.pipeline.stages import Stages
 
@@ -54,6 +55,8 @@ def write_results(results: Results, folder: Path, stages: Stages) -> Results:
     with filling(folder) as temporary:
         with stages.stage("results"):
             results.cnmf.save(temporary / RESULTS)
+            if results.activity is not None:
+                write_activity(temporary / RESULTS, results.activity)
         with stages.stage("figures"):
             pictures = figures(results)
             (temporary / FIGURES).mkdir()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpucalcium.cnmf.cnmf import CNMF
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.params import CNMFParams
+from gpucalcium.pipeline.activity import Activity
 from gpucalcium.registration.check import RegistrationCheck
 from gpucalcium.rois import Match, trace_correlations
 from gpucalcium.simulate import SimulatedMovie
@@ -56,6 +57,8 @@ class Results:
     """What was assumed or is worth a look."""
     um_per_px: float | None = None
     truth: SimulatedMovie | None = field(default=None, repr=False)
+    activity: Activity | None = None
+    """What a network says of when the accepted cells are active, if it was asked."""
     match: Match | None = None
     """Accepted cells against the truth of a simulation; `found` counts within `accepted`."""
     output: Path | None = None
@@ -104,6 +107,8 @@ class Results:
         }
         if self.registration is not None:
             shown["largest shift (px)"] = f"{np.abs(self.registration.shifts).max(initial=0):.1f}"
+        if self.activity is not None:
+            shown["active (%)"] = f"{100 * self.activity.raster.mean():.1f}"
         if self.match is not None:
             shown["precision"] = f"{self.match.precision:.3f}"
             shown["recall"] = f"{self.match.recall:.3f}"

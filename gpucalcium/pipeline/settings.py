@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gpucalcium.errors import ParameterError
@@ -34,6 +35,12 @@ class RunSettings:
     """Fit once more from the components that look like cells."""
     um_per_px: float | None = None
     """Size of a pixel in micrometres, for scale bars."""
+    cinac: bool = False
+    """Predict the activity of the cells by a network that looks at the movie around them, too."""
+    cinac_model: str | Path | None = None
+    """Its model file; None: the one that comes with the library."""
+    cinac_weights: str | Path | None = None
+    """File of its weights; None: the one that the model file names."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Changes to the CNMF parameters, and to those of registration (group "motion"), ``{group: {key: value}}``; they
     have the last word."""
@@ -43,6 +50,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ParameterError(f"{name}={value}: must be above 0")
+        if not self.cinac and (self.cinac_model or self.cinac_weights) is not None:
+            raise ParameterError("a network is named, but cinac=False: set cinac=True to predict with it")
         if self.max_shift is not None and self.max_shift < 1:
             raise ParameterError(
                 f"max_shift={self.max_shift}: must be 1 or more; motion_correct=False for none"

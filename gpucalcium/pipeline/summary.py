@@ -12,6 +12,7 @@ from gpucalcium import plotting
 from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.params_convert import same
 from gpucalcium.cnmf.params_table import TABLE
+from gpucalcium.pipeline.activity import GROUP
 from gpucalcium.pipeline.results import FIGURES, RESULTS, Results
 from gpucalcium.report import CellRow, Page, Picture, registration_pictures
 from gpucalcium.rois import binary_masks
@@ -55,6 +56,21 @@ def figures(results: Results) -> dict[str, Picture]:
                 unit=unit,
             ),
         )
+        if results.activity is not None:
+            row_of = {cell: row for row, cell in enumerate(results.activity.cells.tolist())}
+            rows = [row_of[cell] for cell in best.tolist()]
+            pictures["activity"] = Picture(
+                "Activity",
+                "Frames in which the network takes the same cells for active, from onset to peak of a transient "
+                "(green), beside their traces (blue, each on its own scale) and the spikes of deconvolution (red).",
+                plotting.activity_figure(
+                    traces[best],
+                    results.activity.predictions[rows],
+                    frame_rate=results.frame_rate,
+                    spikes=None if found.S is None else found.S[best],
+                    names=[str(k + 1) for k in best],
+                ),
+            )
         pictures["components"] = Picture(
             "Cells in detail",
             "Surroundings in the correlation image, footprint, and trace on its own scale.",
@@ -120,6 +136,10 @@ def report_page(results: Results, pictures: list[Picture]) -> Page:
         "results": f"{RESULTS} (gpucalcium.load_CNMF reads it)",
         "figures": f"{FIGURES}/ (PDF and PNG)",
     }
+    if results.activity is not None:
+        details["activity"] = (
+            f"{results.activity.classifier} (group {GROUP} of {RESULTS}; read_activity reads it)"
+        )
     return Page(
         title=Path(results.name).name,
         subtitle=f"{results.frames:,} frames at {results.frame_rate:g} Hz: {seconds:,.1f} s",

@@ -4,6 +4,7 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window: s
 with `save_figure`. No display is needed and no state of pyplot is touched.
 """
 
+from gpucalcium.plotting.activity import activity_figure
 from gpucalcium.plotting.components import component_figure
 from gpucalcium.plotting.contours import Outline, get_contours, outlines
 from gpucalcium.plotting.fields import draw_outlines, field_figure, footprint_figure
@@ -19,6 +20,7 @@ from gpucalcium.plotting.traces import shift_figure, trace_figure
 
 __all__ = [
     "Outline",
+    "activity_figure",
     "agreement_figure",
     "component_ends_figure",
     "component_figure",
