@@ -260,7 +260,9 @@ class Matcher:
         most = xp.asarray(np.array(self.bound, np.float32))
         raw = xp.asarray(self.bias) - shifts
         empty = (peaks < NO_SIGNAL) | (missing == self.fill.size)
-        clamped = (abs(raw) > most).any(axis=1) & ~empty
+        clamped = ((abs(raw) > most) & (most > 0)).any(
+            axis=1
+        ) & ~empty  # an axis may be held still on purpose
         kept = settled(xp.clip(raw, -most, most)) * ~empty[:, None]
         return Located(kept + np.float32(0), peaks, missing, clamped, empty)  # + 0: no negative zeros
 
@@ -284,7 +286,7 @@ class Matcher:
         usable = (abs(whole + rest - found.shifts) <= REACH).all(axis=1) & ~found.empty & ~found.clamped
         most = xp.asarray(np.array(self.bound, np.float32))
         raw = xp.where(usable[:, None], whole + rest, found.shifts)
-        clamped = found.clamped | (abs(raw) > most).any(axis=1)
+        clamped = found.clamped | ((abs(raw) > most) & (most > 0)).any(axis=1)
         kept = settled(xp.clip(raw, -most, most)) + np.float32(0)
         return Located(kept, found.peaks, found.missing, clamped, found.empty)
 

@@ -151,6 +151,13 @@ def test_beyond_the_bound_is_clamped_and_the_rest_is_not(wing):
     assert (np.abs(found.shifts) <= 3).all()
 
 
+@pytest.mark.parametrize("bound", [(0, 0), (0, 6), (6, 0)])
+def test_an_axis_held_still_on_purpose_is_not_flagged(wing, bound):
+    found = found_in(wing.put(SCENE.movie[:30]), bound)
+    assert not found.quality.clamped.any()
+    assert (np.abs(found.shifts).max(axis=0) > 0).tolist() == [m > 0 for m in bound]
+
+
 # ---------------------------------------------------------------------------- numbers
 
 

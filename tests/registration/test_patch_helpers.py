@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import fourier_shift as scipy_fourier_shift
 
-from gpucalcium import backend
+from gpucalcium import backend, registration
 from gpucalcium.errors import ArrayShapeError, MovieValueError, ParameterError
 from gpucalcium.registration.patch_helpers import (
     apply_pw_shifts_remap_2d,
@@ -21,6 +21,7 @@ from gpucalcium.registration.patch_helpers import (
     sliding_window,
     sliding_window_3d,
 )
+from gpucalcium.registration.tile import tile_and_correct, tile_and_correct_3d
 
 DIMS, OVERLAPS, STRIDES = (96, 88), (16, 16), (24, 24)
 REMAP_CENTRES = ([15.5, 35.5, 55.5, 79.5], [15.5, 35.5, 55.5, 71.5])
@@ -168,3 +169,23 @@ def test_dft_shift_says_what_it_needs():
         apply_shifts_dft(np.ones((4, 4)), (1, np.nan), is_freq=False)
     with pytest.raises(MovieValueError, match="src_freq"):
         apply_shifts_dft(np.full((4, 4), np.nan), (1, 1))
+
+
+@pytest.mark.parametrize(
+    "helper",
+    [
+        apply_pw_shifts_remap_2d,
+        apply_pw_shifts_remap_3d,
+        apply_shifts_dft,
+        get_patch_centers,
+        get_patch_edges,
+        interpolate_shifts,
+        sliding_window,
+        sliding_window_3d,
+        tile_and_correct,
+        tile_and_correct_3d,
+    ],
+)
+def test_helpers_are_found_beside_motion_correct(helper):
+    assert helper.__name__ in registration.__all__
+    assert getattr(registration, helper.__name__) is helper
