@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium.cinac.traces import z_scored
-from gpucalcium.cinac.transients import putative_transients, runs
+from gpucalcium.cinac.transients import putative_transients, runs, without_active_frame
 from gpucalcium.errors import ArrayShapeError
 
 OUTCOMES = ("TP", "FP", "FN", "TN")
@@ -155,7 +155,8 @@ def compute_stats_over_gt(
         )
     outcomes: list[tuple[str, float, float]] = []
     for cell, (true, said, trace, seen) in enumerate(zip(truth, predicted, signals, counts, strict=True)):
-        places = runs(true), _fake(true, trace, fluorescence_threshold)
+        could_be = putative_transients(z_scored(trace), fluorescence_threshold)
+        places = runs(true), without_active_frame(could_be, true)
         outcomes += _outcomes(places, said, seen, None if chances is None else chances[cell])
     of = {name: [one for one in outcomes if one[0] == name] for name in OUTCOMES}
     return ActivityStats(
@@ -171,13 +172,6 @@ def frame_scores(truth: ArrayLike, predicted: ArrayLike) -> Scores:
     true, said = np.asarray(truth) != 0, np.asarray(predicted) != 0
     pairs = ((true & said), (~true & said), (true & ~said), (~true & ~said))
     return Scores(*(int(np.count_nonzero(pair)) for pair in pairs))
-
-
-def _fake(truth: NDArray[np.bool_], trace: NDArray[np.float64], threshold: float | None) -> NDArray[np.int64]:
-    """(n, 2) first and last frame of putative transients without a true frame."""
-    could_be = putative_transients(z_scored(trace), threshold)
-    true_before = np.r_[0, np.cumsum(truth)]
-    return could_be[true_before[could_be[:, 1] + 1] == true_before[could_be[:, 0]]]
 
 
 def _outcomes(

@@ -12,7 +12,7 @@ from gpucalcium.cinac import rois
 from gpucalcium.cinac.cinac_file import CinacFileReader, Segment
 from gpucalcium.cinac.movies import CinacFileReaderMovie, CinacMovie
 from gpucalcium.cinac.rois import CellMap, PathLike
-from gpucalcium.cinac.traces import DISPLAY_OFFSET, mean_traces, normalised_smooth, smoothed, z_scored
+from gpucalcium.cinac.traces import DISPLAY_OFFSET, mean_traces, smoothed, z_scored
 from gpucalcium.errors import ArrayShapeError, ArrayTypeError, ParameterError
 
 
@@ -166,11 +166,8 @@ class CinacRecording:
         traces : (N, T) float64
             In units of the movie. Pixels that are NaN are left out.
         """
-        if self._raw is None:
-            shape = self.movie.get_dimensions()
-            pixels = [self.cells.pixels(cell, shape) for cell in range(len(self.cells))]
-            self._raw = mean_traces(self.movie.source, pixels)
-        return z_scored(self._raw) if normalized else self._raw.copy()
+        raw = self._raw_traces()
+        return z_scored(raw) if normalized else raw.copy()
 
     def get_smooth_traces(self, normalized: bool) -> NDArray[np.float64]:
         """Raw traces under a Hamming window of 7 frames, ends reflected.
@@ -185,10 +182,22 @@ class CinacRecording:
         traces : (N, T) float64
             (T,) for a recording made from a segment, as it was stored there, if it was.
         """
-        if self._smooth is not None:
-            return z_scored(self._smooth) - DISPLAY_OFFSET if normalized else self._smooth.copy()
-        raw = self.get_raw_traces(normalized=False)
-        return normalised_smooth(raw) if normalized else smoothed(raw)
+        smooth = smoothed(self._raw_traces()) if self._smooth is None else self._smooth.copy()
+        return z_scored(smooth) - DISPLAY_OFFSET if normalized else smooth
+
+    def smooth_trace(self, cell: int) -> NDArray[np.float64]:
+        """(T,) the normalised smooth trace of one cell; nothing is computed of the others but, once, raw traces."""
+        if self._smooth is not None and cell == 0:  # of a segment, as it was stored there
+            return z_scored(self._smooth) - DISPLAY_OFFSET
+        smooth = smoothed(self._raw_traces()[cell])
+        return z_scored(smooth) - DISPLAY_OFFSET
+
+    def _raw_traces(self) -> NDArray[np.float64]:
+        if self._raw is None:
+            shape = self.movie.get_dimensions()
+            pixels = [self.cells.pixels(cell, shape) for cell in range(len(self.cells))]
+            self._raw = mean_traces(self.movie.source, pixels)
+        return self._raw
 
 
 def create_cinac_recording_from_cinac_file_segment(

@@ -71,8 +71,11 @@ def smoothed(traces: NDArray, window: int = SMOOTHING_WINDOW) -> NDArray[np.floa
     reach = window // 2
     ends = [(0, 0)] * (np.ndim(traces) - 1) + [(reach, reach)]
     padded = np.pad(np.asarray(traces, np.float64), ends, mode="reflect")
-    parts = np.lib.stride_tricks.sliding_window_view(padded, window, axis=-1)
-    return parts @ weights
+    n = np.shape(traces)[-1]
+    total = np.zeros(np.shape(traces))
+    for k, weight in enumerate(weights):  # in this order for any number of traces
+        total += weight * padded[..., k : k + n]
+    return total
 
 
 def z_scored(traces: NDArray) -> NDArray[np.float64]:
@@ -86,8 +89,3 @@ def z_scored(traces: NDArray) -> NDArray[np.float64]:
     size = np.where(present, np.abs(traces), 0).max(axis=-1, keepdims=True, initial=0)
     moves = std > CONSTANT * size  # the mean of equal numbers is off by rounding
     return np.divide(centred, std, out=np.zeros_like(centred), where=moves)
-
-
-def normalised_smooth(traces: NDArray) -> NDArray[np.float64]:
-    """What is drawn below the raw traces, and scored: smoothed, each in standard deviations, less `DISPLAY_OFFSET`."""
-    return z_scored(smoothed(traces)) - DISPLAY_OFFSET

@@ -62,6 +62,12 @@ def putative_transients(trace: ArrayLike, least_peak: float | None = None) -> ND
     return np.stack([onsets[first], peaks[following]], axis=1)
 
 
+def without_active_frame(places: NDArray[np.int64], active: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Those of the places, (n, 2) first and last frame, in which no frame of `active` (T,) lies."""
+    before = np.r_[0, np.cumsum(active)]
+    return places[before[places[:, 1] + 1] == before[places[:, 0]]]
+
+
 def widened_to_transients(spikes: ArrayLike, trace: ArrayLike) -> NDArray[np.bool_]:
     """Spikes (T,), each as wide as the putative transient of the trace that holds it; alone where none does."""
     active = np.asarray(spikes) != 0

@@ -125,7 +125,7 @@ def load_data_for_cell_type_prediction(
     _check_cell(cinac_recording, cell)
     candidates = window_starts(n_frames, sliding_window_len, overlap_value)
     warn_if_short(cinac_recording.identifier, n_frames, sliding_window_len)
-    trace = _smooth_trace(cinac_recording, cell)
+    trace = cinac_recording.smooth_trace(cell)
     starts = most_active(trace, candidates, sliding_window_len, n_windows_len_to_keep_by_cell)
     return _patches(cinac_recording, cell, starts, sliding_window_len, augmentation_functions)
 
@@ -178,11 +178,6 @@ def _check_cell(recording: CinacRecording, cell: int) -> None:
         raise ParameterError(
             f"cell {cell}: recording {recording.identifier!r} has {recording.get_n_cells()} cells, counted from 0"
         )
-
-
-def _smooth_trace(recording: CinacRecording, cell: int) -> NDArray[np.float64]:
-    traces = recording.get_smooth_traces(normalized=True)
-    return traces if traces.ndim == 1 else traces[cell]
 
 
 def _patches(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -122,6 +122,7 @@ def test_each_cell_goes_to_the_one_that_claims_it(claims, skip, source, with_yam
     assert_array_equal(default, [[0.2, 0.2, 0.6]])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 3), st.sampled_from([None, 0, 1, 2]))
 def test_claims_cell_by_cell(seed, n_types, skip):
     rng = np.random.default_rng(seed)

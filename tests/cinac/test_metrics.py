@@ -71,6 +71,7 @@ def test_from_onset_to_peak(trace, least, expected):
     assert "".join(shown) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), max_size=40))
 def test_transients_rise(levels):
     trace = np.array(levels, float)

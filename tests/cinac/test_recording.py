@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -135,6 +135,12 @@ def test_smooth_traces():
     assert_allclose(made.get_smooth_traces(normalized=True), z_by_numpy(expected) - 2, atol=1e-9)
 
 
+def test_the_smooth_trace_of_one_cell():
+    made = recording()
+    for cell in range(3):
+        assert_array_equal(made.smooth_trace(cell), made.get_smooth_traces(normalized=True)[cell])
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
 def test_short_traces_are_smoothed(n):
     trace = np.arange(n, dtype=float)
@@ -174,6 +180,7 @@ def test_without_mapping_there_are_two_copies():
     assert_array_equal(given, [4, 2])
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=20), st.data())
 def test_what_is_left_is_where_the_mapping_says(kept, data):
     mapping = np.where(kept, np.cumsum(kept) - 1, -1)

@@ -187,6 +187,7 @@ def test_masks_of_known_shapes():
     )
 
 
+@settings(deadline=None)
 @given(st.floats(0, 4), st.floats(0, 4))
 def test_masks_grow_with_the_buffer(one, other):
     polygon = shapely.Polygon(disc(12, 13, 4).T)

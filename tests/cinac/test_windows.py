@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -22,6 +22,7 @@ from gpucalcium.cinac.windows import most_active
 from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
 
 
+@settings(deadline=None)
 @given(st.integers(1, 120), st.integers(0, 1500), st.floats(0, 0.99))
 def test_windows_cover_every_frame(length, more, overlap):
     n = length + more
@@ -144,6 +145,7 @@ def score(trace, start, length):
     return sum(high) / len(high)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 6))
 def test_order_of_activity(seed, length, n_windows):
     trace = np.random.default_rng(seed).normal(size=120)
