@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from gpucalcium.nets.plan import Layer, Plan, Shape
 
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+WIDE = 6144  # input features from which oneDNN's LSTM, at 1/2 to 1/4 of its usual rate, loses to a product
+
 
 def hard_sigmoid(x: Tensor) -> Tensor:
     """clip(x / 5 + 1/2, 0, 1), Keras 2's; PyTorch's own has another slope."""
@@ -44,7 +47,17 @@ class Conv(nn.Conv2d):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(super().forward(x))
+        single = x.shape[1] == 1 and x.device.type == "cpu"
+        return self.activation(self._single(x) if single else super().forward(x))
+
+    def _single(self, x: Tensor) -> Tensor:
+        """The same for one channel, as a product of 9 x filters: oneDNN is several times slower, and leaves
+        channels first, which the next layer would have to reorder."""
+        size = self.kernel_size[0]
+        if self.padding == "same":
+            x = functional.pad(x, [(size - 1) // 2, size // 2] * 2)
+        squares = x[:, 0].unfold(1, size, 1).unfold(2, size, 1).flatten(3)
+        return functional.linear(squares, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class Dense(nn.Linear):
@@ -130,7 +143,19 @@ class Lstm(nn.LSTM):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # an LSTM that gives its outputs only
         if self.training and self.drop_input > 0:
             x = x * functional.dropout(torch.ones_like(x[:, :1]), self.drop_input)
-        return self._hard(x) if self.gate == "hard_sigmoid" else super().forward(x)[0]
+        if self.gate == "hard_sigmoid":
+            return self._hard(x)
+        wide = x.shape[2] > WIDE and not self.bidirectional and x.device.type == "cpu"
+        return self._wide(x) if wide else super().forward(x)[0]
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """The same for many features: one product projects them to the gates, and an LSTM whose input weights are
+        the identity, which changes no bit, goes on from there."""
+        kernel, *others = (cast(Tensor, getattr(self, f"{name}_l0")) for name in _WEIGHTS)
+        gates = functional.linear(x, kernel)
+        start = x.new_zeros(1, len(x), self.hidden_size)
+        weights = [torch.eye(gates.shape[2], dtype=x.dtype), *others]
+        return torch.lstm(gates, (start, start), weights, True, 1, 0.0, self.training, False, True)[0]
 
     def _hard(self, x: Tensor) -> Tensor:
         """The same with hard sigmoids, which neither cuDNN nor oneDNN have.
@@ -142,10 +167,7 @@ class Lstm(nn.LSTM):
         units, n = self.hidden_size, len(x)
         scale, offset = x.new_full((4 * units,), 0.2), x.new_full((4 * units,), 0.5)
         scale[2 * units : 3 * units], offset[2 * units : 3 * units] = 1, 0  # the cell candidate takes a tanh
-        given = [
-            [getattr(self, f"{name}_l0{end}") for end in ends]
-            for name in ("weight_ih", "weight_hh", "bias_ih")
-        ]
+        given = [[getattr(self, f"{name}_l0{end}") for end in ends] for name in _WEIGHTS]
         kernel = torch.cat([weight * scale[:, None] for weight in given[0]])
         recurrent = torch.stack([(weight * scale[:, None]).T for weight in given[1]])
         bias = torch.cat([bias * scale + offset for bias in given[2]])
@@ -191,7 +213,10 @@ class CinacModule(nn.Module):
 
     def encode(self, frames: Tensor, which_input: int = 0) -> Tensor:
         """Features (n, D) of frames (n, P, P) of one input."""
-        features: Tensor = self.encoders[self.plan.encoder_of(which_input)](frames.unsqueeze(1))
+        images = frames.unsqueeze(3).permute(
+            0, 3, 1, 2
+        )  # one channel, lying last: all layers then keep them last
+        features: Tensor = self.encoders[self.plan.encoder_of(which_input)](images)
         return features
 
     def decode(self, features: Sequence[Tensor], *, logits: bool = False) -> Tensor:

@@ -13,7 +13,8 @@ from tests.nets import numpy_layers
 from tests.nets.fixtures import TINY
 
 torch = pytest.importorskip("torch")
-from gpucalcium.nets.layers import (  # noqa: E402 - only where PyTorch is
+from gpucalcium.nets import layers  # noqa: E402 - only where PyTorch is
+from gpucalcium.nets.layers import (  # noqa: E402
     ACTIVATIONS,
     Attention,
     BatchNormLast,
@@ -66,6 +67,17 @@ def test_lstm(gate: str, n: int, frames: int, features: int, units: int) -> None
     assert_allclose(exact(both(x)), numpy_layers.bidirectional(exact(x), *weights, gate), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("units", [1, 6])
+def test_many_features_are_projected_first(units: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = 2 * random(3, 7, 20)
+    lstm = drawn(Lstm(20, units, False, "sigmoid", 0))
+    expected = torch.nn.LSTM.forward(lstm, x)[0]
+    monkeypatch.setattr(layers, "WIDE", 19)
+    monkeypatch.setattr(torch.nn.LSTM, "forward", None)
+    torch.testing.assert_close(lstm(x), expected, atol=TOLERANCE, rtol=0)
+    assert_allclose(exact(lstm(x)), numpy_layers.lstm(exact(x), *keras_lstm(lstm), "sigmoid"), atol=TOLERANCE)
+
+
 def test_gates_differ() -> None:
     x = 3 * random(2, 6, 3)
     soft, hard = (drawn(Lstm(3, 4, True, gate, 0)) for gate in ("sigmoid", "hard_sigmoid"))
@@ -85,7 +97,6 @@ def test_lstm_trains_through_hard_gates() -> None:
 def test_lstm_drops_the_same_features_in_all_steps() -> None:
     lstm = drawn(Lstm(50, 4, False, "sigmoid", 0.5))
     seen = []
-    lstm.register_forward_hook(lambda *_: None)
     original = torch.nn.LSTM.forward
     x = torch.ones(3, 9, 50)
     with pytest.MonkeyPatch.context() as patch:
@@ -121,9 +132,10 @@ def test_attention_sums_to_1_over_time(
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("activation", ["linear", "swish", "relu", "tanh"])
-def test_convolution(padding: str, activation: str) -> None:
-    module = drawn(Conv(2, 5, 3, padding, activation))
-    x = random(4, 2, 7, 9)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_convolution(padding: str, activation: str, channels: int) -> None:
+    module = drawn(Conv(channels, 5, 3, padding, activation))
+    x = random(4, channels, 7, 9)
     kernel = exact(module.weight).transpose(2, 3, 1, 0)
     expected = numpy_layers.conv(exact(x).transpose(0, 2, 3, 1), kernel, exact(module.bias), padding)
     expected = numpy_layers.FUNCTIONS[activation](expected)
