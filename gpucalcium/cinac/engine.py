@@ -135,7 +135,7 @@ class Pass:
             return
         length, at, g = self._model.window_len, int(groups[0].starts[0]), 0
         slots = max(group.stop(length) - int(group.starts[0]) for group in groups)
-        with self._torch.inference_mode(), nets.cpu_threads():
+        with self._torch.inference_mode(), nets.cpu_threads(), backend.limit(self._sizes.stream_bytes):
             for chunk in self._frames(at, groups[-1].stop(length)):
                 used = 0
                 while used < len(chunk):
@@ -261,10 +261,10 @@ def _naming_lack_of_memory(step: Callable[[torch.Tensor], torch.Tensor], part: t
     try:
         return step(part)
     except RuntimeError as err:
-        if not (isinstance(err, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(err)):
+        on_gpu, text = isinstance(err, torch.cuda.OutOfMemoryError), str(err)
+        if not (on_gpu or "can't allocate memory" in text):
             raise
-        text = str(err)
-    backend.free_memory()  # here, as the handler holds what the step had allocated
-    if part.device.type == "cuda":
+    if on_gpu:  # here, as the handler holds what the step had allocated
+        backend.free_memory()
         torch.cuda.empty_cache()
     raise MemoryError(text)

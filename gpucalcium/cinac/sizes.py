@@ -12,8 +12,8 @@ from gpucalcium.errors import MemoryBudgetError
 
 ENCODE_BATCH = {"cpu": 256, "cuda": 8192}  # squares; beyond, nothing gets faster
 DECODE_BATCH = {"cpu": 32, "cuda": 1024}  # windows
-RING_SHARE, ENCODE_SHARE, DECODE_SHARE = 0.45, 0.2, 0.2
-"""Of the budget; the rest is for frames on their way, and for the network."""
+RING_SHARE, ENCODE_SHARE, DECODE_SHARE, STREAM_SHARE = 0.45, 0.2, 0.2, 0.1
+"""Of the budget: for features, for what the two halves of the network compute, for frames on their way."""
 LAYERS_ALIVE = 4  # of a layer's size: its input and output, and what is computed in between
 FLOAT_BYTES = 4
 
@@ -32,8 +32,8 @@ class Sizes:
     """Windows."""
     frames: int
     """Whose squares are cut out together."""
-    patch_bytes: int
-    """What squares of these frames take."""
+    stream_bytes: int
+    """Budget of the frames that are on their way."""
 
     @classmethod
     def make(
@@ -59,7 +59,6 @@ class Sizes:
             One window of one cell does not fit the budget.
         """
         place, allowed = model.device.type, backend.budget()
-        patch = FLOAT_BYTES * model.patch_size**2
         encoding = LAYERS_ALIVE * FLOAT_BYTES * _widest_layer(model)
         decoding = LAYERS_ALIVE * n_inputs * model.window_len * feature_bytes
         encode_batch = min(ENCODE_BATCH[place], int(ENCODE_SHARE * allowed) // encoding)
@@ -81,7 +80,7 @@ class Sizes:
         ):
             windows = max(1, windows // 2)
         frames = max(1, encode_batch // (cells * n_inputs))
-        return cls(cells, windows, encode_batch, decode_batch, frames, frames * cells * n_inputs * patch)
+        return cls(cells, windows, encode_batch, decode_batch, frames, int(STREAM_SHARE * allowed))
 
 
 def _widest_layer(model: Any) -> int:
