@@ -152,7 +152,9 @@ class Lstm(nn.LSTM):
         """The same for many features: one product projects them to the gates, and an LSTM whose input weights are
         the identity, which changes no bit, goes on from there."""
         kernel, *others = (cast(Tensor, getattr(self, f"{name}_l0")) for name in _WEIGHTS)
-        gates = functional.linear(x, kernel)
+        # as a convolution of one pixel the product is oneDNN's, on some CPUs twice as fast as that of functional.linear
+        columns = functional.conv2d(x.unsqueeze(1).permute(0, 3, 1, 2), kernel[:, :, None, None])
+        gates = columns.permute(0, 2, 3, 1).squeeze(1)
         start = x.new_zeros(1, len(x), self.hidden_size)
         weights = [torch.eye(gates.shape[2], dtype=x.dtype), *others]
         return torch.lstm(gates, (start, start), weights, True, 1, 0.0, self.training, False, True)[0]
