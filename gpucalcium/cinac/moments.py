@@ -74,8 +74,9 @@ class _Sums:
         missing = self._missing
         if can_miss:
             absent = xp.isnan(frames)
-            missing = missing + absent.sum(axis=0)
-            frames = xp.where(absent, self._pilot, frames)  # adds nothing to the sums
+            if bool(absent.any()):  # rare: to look is cheaper than to copy
+                missing = missing + absent.sum(axis=0)
+                frames = xp.where(absent, self._pilot, frames)  # adds nothing to the sums
         no_pairs = backend.like(frames, np.empty(0, np.int64))
         backend.wing(frames).correlation.add_products(frames, self._pilot, no_pairs, self._sums)
         self._missing = missing
