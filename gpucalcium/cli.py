@@ -1,4 +1,4 @@
-"""The command ``gpucalcium``: demo, run, register, info, convert, doctor.
+"""The command ``gpucalcium``: demo, run, register, info, convert, convert-network, doctor.
 
 What goes wrong on purpose is said in one line on stderr, and the exit status is 2; ``--debug`` shows where.
 """
@@ -386,6 +386,39 @@ def _frame_range(text: str) -> slice:
     if not re.fullmatch(r"-?\d*(:-?\d*){1,2}", text):
         raise ParameterError(f"--frames {text}: expected first:end or first:end:step, for instance 100:2000")
     return slice(*(int(number) if number else None for number in text.split(":")))
+
+
+@app.command()
+def convert_network(
+    model: Annotated[Path, typer.Argument(help="Keras 2: the .json of a network, or a whole model, .h5.")],
+    target: Annotated[Path, typer.Argument(help="NAME.json; the weights go beside it, NAME.safetensors.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Its weights, .h5; else the file of the model's name.")
+    ] = None,
+    lambdas: Annotated[
+        list[str] | None,
+        typer.Option("--lambda", help="layer=swish: what a Lambda layer does, if its code does not tell."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Write a Keras network of cinac in this library's own format, which needs no guesses to be read."""
+    from gpucalcium.nets import load_network, save_network
+    from gpucalcium.nets.network_file import files_of
+
+    if not overwrite and any(path.exists() for path in files_of(target)):
+        raise OutputError(f"{target} is there already: choose another name, or add --overwrite")
+    network = load_network(
+        model, weights, device="cpu", lambdas=dict(_equation(text, "--lambda") for text in lambdas or [])
+    )
+    for path in save_network(network, target):
+        print(path)
+
+
+def _equation(text: str, option: str) -> tuple[str, str]:
+    name, is_equal, value = text.partition("=")
+    if not (name and is_equal and value):
+        raise ParameterError(f"{option} {text}: expected name=value")
+    return name, value
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -209,6 +210,26 @@ def test_convert_to_a_memory_map_and_back(gpucalcium, tmp_path, movie):
     _, name, _ = gpucalcium("convert", tmp_path / "movie.npy", tmp_path / "a.mmap", "--order", "C")
     assert gpucalcium("convert", name.strip(), tmp_path / "b.tif", "--imagej")[0] == 0
     assert (tifffile.imread(tmp_path / "b.tif") == movie).all()
+
+
+def test_convert_network(gpucalcium, tmp_path):
+    pytest.importorskip("torch")
+    keras = Path(__file__).parent / "data" / "nets"
+    weights = ("--weights", keras / "attention_after.h5")
+    status, out, _ = gpucalcium(
+        "convert-network", keras / "attention_after.json", tmp_path / "net.json", *weights
+    )
+    assert status == 0
+    assert out.split() == [str(tmp_path / "net.json"), str(tmp_path / "net.safetensors")]
+    again = gpucalcium("convert-network", keras / "full.h5", tmp_path / "net")
+    assert again[0] == 2 and "--overwrite" in again[2]
+    assert gpucalcium("convert-network", keras / "full.h5", tmp_path / "net", "--overwrite")[0] == 0
+    status, _, err = gpucalcium(
+        "convert-network", keras / "full.h5", tmp_path / "b", "--lambda", "no_such=swish"
+    )
+    assert status == 2 and "no Lambda layer no_such" in err
+    status, _, err = gpucalcium("convert-network", keras / "full.h5", tmp_path / "b", "--lambda", "swish")
+    assert status == 2 and "name=value" in err
 
 
 @pytest.mark.parametrize(

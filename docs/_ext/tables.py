@@ -25,6 +25,7 @@ ROOMS = {
     "Deconvolution": "deconvolution",
     "Regions": "rois",
     "Activity and types of cells by networks": "cinac",
+    "Networks": "nets",
     "Simulation": "simulate",
     "Figures": "plotting",
     "Reports": "report",

@@ -47,9 +47,7 @@ def save_network(network: Network, path: str | Path) -> tuple[Path, Path]:
     """
     from safetensors.numpy import save
 
-    path = Path(path)
-    stem = path.with_suffix("") if path.suffix == ".json" else path
-    model_file, weights_file = stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.safetensors")
+    model_file, weights_file = files_of(path)
     state = network.torch_module.state_dict()
     data = save({name: np.array(value.cpu().numpy(), order="C") for name, value in state.items()})
     about = {
@@ -63,6 +61,13 @@ def save_network(network: Network, path: str | Path) -> tuple[Path, Path]:
     with written_whole(model_file) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n")
     return model_file, weights_file
+
+
+def files_of(path: str | Path) -> tuple[Path, Path]:
+    """The two files of a network that is kept as `path`, with or without ``.json``."""
+    path = Path(path)
+    name = path.name.removesuffix(".json")
+    return path.with_name(f"{name}.json"), path.with_name(f"{name}.safetensors")
 
 
 def load_network(
