@@ -23,6 +23,7 @@ from gpucalcium.cnmf.dispatch import mapper
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.greedy import per_axis
+from gpucalcium.cnmf.initialization.refine import LEAST_SKEWNESS, skewness
 from gpucalcium.cnmf.patch_assembly import PatchResult
 from gpucalcium.cnmf.patch_grid import (
     Window,
@@ -130,24 +131,39 @@ def _run(cnmf: CNMF, part: FrameSource, path: Any) -> None:
 
 
 def _refine(cnmf: CNMF, movie: PixelMovie) -> None:
-    """Background and traces of the whole field; footprints as well if those of patches were found beside a ring
-    background and have one of low rank now."""
+    """Background and traces of the whole field; footprints as well in one-photon movies, where those of patches were
+    found beside other backgrounds."""
     p, estimates = cnmf.params.get("preprocess", "p"), cnmf.estimates
     of_patches = estimates.b, estimates.f
     if refined_beside_ring(cnmf) and estimates.A.shape[1]:
         fit_ring(cnmf, movie)
     if estimates.A.shape[1] + len(estimates.f):
         _fit.update_temporal(cnmf, movie, p)
-    if estimates.W is not None:
-        estimates.b, estimates.f = of_patches
-        if cnmf.params.get("patch", "low_rank_background") and cnmf.params.get("init", "nb"):
-            factorise_ring(cnmf, movie)
-    elif cnmf.params.get("init", "center_psf") and len(estimates.f):
+    ring = estimates.W is not None
+    if ring:
+        _keep_rising(estimates)
+    if estimates.A.shape[1] and (ring or (cnmf.params.get("init", "center_psf") and len(estimates.f))):
         once = copy.copy(cnmf)
         once.params = copy.deepcopy(cnmf.params)
         once.params.set("spatial", {"se": np.ones((1,) * len(movie.dims))})  # no closing of holes
         _fit.update_spatial(once, movie)
         _fit.update_temporal(once, movie, p)
+    if ring:
+        estimates.b, estimates.f = of_patches
+        if cnmf.params.get("patch", "low_rank_background") and cnmf.params.get("init", "nb"):
+            factorise_ring(cnmf, movie)
+
+
+def _keep_rising(estimates: Estimates) -> None:
+    """Only components whose traces beside the others and the background of the whole field are skewed upwards.
+
+    What is left of a cell that the edge of a patch cut off, beside the whole one, goes both ways.
+    """
+    rising = skewness(np.asarray(estimates.C) + np.asarray(estimates.YrA)) > LEAST_SKEWNESS
+    if not rising.all():
+        log.info("%d components of patches do not stand out of the whole field", np.sum(~rising))
+        estimates.center = None  # of all that were found
+        estimates.select_components(np.flatnonzero(rising), save_discarded_components=False)
 
 
 def _merge_again(cnmf: CNMF) -> None:
