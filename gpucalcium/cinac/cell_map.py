@@ -142,7 +142,7 @@ def _clean(contour: ArrayLike, cell: int, from_matlab: bool) -> NDArray[np.float
 def _shape_of(points: NDArray[np.float64]) -> Any:
     """The valid geometry through points (n, 2)."""
     shapely = optional("shapely", "the geometry of cells")
-    if len(np.unique(points, axis=0)) == 1:
+    if (points == points[0]).all():
         return shapely.Point(points[0])
     if len(points) < 3:
         return shapely.LineString(points)

@@ -140,6 +140,10 @@ class CinacRecording:
         height, width = self.movie.get_dimensions()
         if len(cells) == 0:
             raise ParameterError(f"recording {self.identifier!r} is given no cells: give it one at least")
+        self._check_inside(cells, height, width)
+        self._cells, self._raw, self._smooth = cells, None, None
+
+    def _check_inside(self, cells: CellMap, height: int, width: int) -> None:
         minx, maxx, miny, maxy = cells.boxes.T
         outside = np.flatnonzero((maxx < 0) | (maxy < 0) | (minx >= width) | (miny >= height))
         if len(outside):
@@ -149,7 +153,6 @@ class CinacRecording:
                 f"to {maxy[cell]} of {width} columns and {height} rows ({len(outside)} such cells). x is the column "
                 "and y the row: perhaps they are exchanged"
             )
-        self._cells, self._raw, self._smooth = cells, None, None
 
     # ------------------------------------------------------------------ traces
 
@@ -222,8 +225,9 @@ def create_cinac_recording_from_cinac_file_segment(
     recording.set_movie(CinacFileReaderMovie(cinac_file_reader, segment))
     contours = cinac_file_reader.get_segment_cells_contour(segment)
     invalid = cinac_file_reader.get_segment_invalid_cells(segment)
-    valid = [points for cell, points in enumerate(contours) if cell == 0 or not invalid[cell]]
-    recording.set_rois_2d_array(valid, from_matlab=False)
+    seen = [points.shape[1] > 0 and not invalid[cell] for cell, points in enumerate(contours)]
+    valid = [points for cell, points in enumerate(contours) if cell == 0 or seen[cell]]
+    recording._cells = rois.from_contours(valid)  # cells that it meets may lie outside the patch
     recording._smooth = cinac_file_reader.get_segment_smooth_traces(segment)
     recording.cell_type = cinac_file_reader.get_segment_cell_type(segment)
     return recording

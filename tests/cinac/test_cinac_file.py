@@ -227,6 +227,17 @@ def test_a_recording_of_a_segment(tmp_path):
     assert made.get_raw_traces(False).shape == (2, 10)
 
 
+def test_cells_that_a_patch_does_not_show(tmp_path):
+    far, empty = [[30, 33, 33], [30, 30, 33]], [[np.nan], [np.nan]]
+    contours = [[[2, 6, 6, 2], [3, 3, 7, 7]], far, empty]
+    written(tmp_path / "a.cinac", [(SEGMENT, {"cells_contour": contours, "invalid_cells": [1, 0, 0]})])
+    made = create_cinac_recording_from_cinac_file_segment("a", CinacFileReader(tmp_path / "a.cinac"), SEGMENT)
+    assert_array_equal(made.cells.bounds, [[2, 3, 6, 7], [30, 30, 33, 33]])
+    raw = made.get_raw_traces(normalized=False)
+    assert np.isfinite(raw[0]).all()
+    assert np.isnan(raw[1]).all()
+
+
 # ---------------------------------------------------------------------------- changing files
 
 
