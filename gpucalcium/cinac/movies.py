@@ -142,8 +142,12 @@ class CinacMovie:
         chosen = _checked_frames(frames, self.get_n_frames())
         if len(chosen) == 0:
             return np.empty((0, maxy - miny + 1, maxx - minx + 1), self.source.dtype)
-        part = Selection(self.source, (chosen, slice(miny, maxy + 1), slice(minx, maxx + 1)))
-        return part.read(slice(None))
+        box = slice(miny, maxy + 1), slice(minx, maxx + 1)
+        held = getattr(self.source, "array", None)
+        if held is not None:  # no more than the section is touched
+            when = slice(chosen.start, chosen.stop, chosen.step) if isinstance(chosen, range) else chosen
+            return np.array(backend.to_numpy(held[:, *box][when]), order="C")
+        return Selection(self.source, (chosen, *box)).read(slice(None))
 
     def get_full_movie(self, normalized: bool) -> NDArray:
         """All frames in memory.

@@ -133,11 +133,17 @@ def test_already_normalised(wing):
     "frames", [slice(3, 9), slice(None, None, 4), range(5, 11, 2), [7, 2, 2], np.array([36])]
 )
 @pytest.mark.parametrize("box", [(0, 16, 0, 12), (3, 3, 5, 5), (2, 9, 11, 12)])
-def test_sections(frames, box):
+@pytest.mark.parametrize("in_file", [False, True])
+def test_sections(wing, frames, box, in_file, tmp_path):
     movie = noisy()
+    np.save(tmp_path / "a.npy", movie)
     minx, maxx, miny, maxy = box
     chosen = np.arange(37)[frames]
-    found = CinacDataMovie(movie).get_frames_section(frames, *box)
+    seen = CinacDataMovie(tmp_path / "a.npy" if in_file else wing.put(movie))
+    found = seen.get_frames_section(frames, *box)
+    assert found.flags.c_contiguous
+    assert found.flags.owndata
+    assert_array_equal(seen.raw_section(frames, *box), movie[chosen, miny : maxy + 1, minx : maxx + 1])
     assert_allclose(found, normalised_by_numpy(movie)[chosen, miny : maxy + 1, minx : maxx + 1], atol=2e-6)
 
 
