@@ -1,8 +1,6 @@
-"""`.cinac` files: what is written is read, in order, whole or not at all."""
+"""`.cinac` files: what is written is read, in order; what cannot be read is named."""
 
 from __future__ import annotations
-
-import gc
 
 import h5py
 import numpy as np
@@ -22,35 +20,11 @@ from gpucalcium.errors import (
     OutputError,
     ParameterError,
 )
-
-rng = np.random.default_rng(5)
-SEGMENT = (3, 200, 209)
-
-
-def parts(n=10, side=9, **others):
-    return {
-        "raster_dur": np.arange(n) % 3 == 0,
-        "ci_movie": rng.normal(size=(n, side, side)).astype("f4"),
-        "cells_contour": [[[2, 6, 6, 2], [3, 3, 7, 7]], [[5.4, 8.6], [6, 6]], [[1], [1]]],
-        "invalid_cells": [False, True, False],
-        "smooth_traces": rng.normal(size=n),
-        "raw_traces": rng.normal(size=n),
-    } | others
-
-
-def written(path, segments=((SEGMENT, {}),), **full):
-    with CinacFileWriter(path) as writer:
-        if full:
-            writer.create_full_data_group(**full)
-        kept = {}
-        for segment, others in segments:
-            kept[segment] = parts(segment[2] - segment[1] + 1, **others)
-            writer.add_segment_group(segment, **kept[segment])
-    return kept
+from tests.cinac.given import SEGMENT, rng, write_cinac
 
 
 def test_segments_round_trip(tmp_path):
-    said = written(
+    said = write_cinac(
         tmp_path / "a.cinac",
         [
             (
@@ -84,7 +58,7 @@ def test_segments_round_trip(tmp_path):
 
 
 def test_what_need_not_be_there(tmp_path):
-    written(tmp_path / "a.h5")
+    write_cinac(tmp_path / "a.h5")
     reader = CinacFileReader(str(tmp_path / "a.h5"))
     assert reader.get_segment_doubtful_frames(SEGMENT) is None
     assert reader.get_segment_cell_type(SEGMENT) is None
@@ -109,7 +83,7 @@ def test_the_whole_recording_round_trips(tmp_path):
     movie = rng.integers(0, 999, (30, 8, 9)).astype("uint16")
     contours = [[[1, 4, 4], [1, 1, 5.5]], [[2, np.nan, 3], [6, 6, 7]]]
     smooth, raw = rng.normal(size=(2, 2, 30))
-    written(
+    write_cinac(
         tmp_path / "a.cinac", (), n_frames=30, n_cells=2, ci_movie_file_name="movie.tif", cells_contour=contours,
         invalid_cells=[0, 1], smooth_traces=smooth, raw_traces=raw, ci_movie=movie,
     )  # fmt: skip
@@ -129,26 +103,6 @@ def test_the_whole_recording_round_trips(tmp_path):
     assert_array_equal(reader.get_ci_movie(), movie)
     assert reader.get_ci_movie().dtype == "uint16"
     assert reader.get_all_segments() == []
-
-
-def test_the_layout_is_the_documented_one(tmp_path):
-    written(
-        tmp_path / "a.cinac",
-        [(SEGMENT, {"buffer": 1})],
-        n_frames=300,
-        n_cells=4,
-        cells_contour=[[[1], [2]]] * 4,
-    )
-    with h5py.File(tmp_path / "a.cinac") as file:
-        assert set(file) == {"full_data", "cell_3_200_209"}
-        segment, full = file["cell_3_200_209"], file["full_data"]
-        assert dict(segment.attrs) == {"pixels_around": 0, "buffer": 1}
-        assert dict(full.attrs) == {"n_frames": 300, "n_cells": 4}
-        assert segment["cells_contour"].shape == (3, 2)
-        assert h5py.check_vlen_dtype(segment["cells_contour"].dtype) == np.int32
-        assert full["cells_contour"].shape == (4, 2)
-        assert h5py.check_vlen_dtype(full["cells_contour"].dtype) == np.int16
-        assert segment["ci_movie"].shape == (10, 9, 9)
 
 
 def test_files_of_other_programs_are_read(tmp_path):
@@ -172,12 +126,14 @@ def test_files_of_other_programs_are_read(tmp_path):
 
 def test_segments_come_in_order_of_their_numbers(tmp_path):
     segments = [(10, 0, 9), (3, 1000, 1009), (3, 200, 209), (2, 5, 14), (3, 200, 203)]
-    written(tmp_path / "a.cinac", [(segment, {}) for segment in segments])
+    write_cinac(tmp_path / "a.cinac", [(segment, {}) for segment in segments])
     assert CinacFileReader(tmp_path / "a.cinac").get_all_segments() == sorted(segments)
 
 
 def test_frames_to_keep_are_counted_from_the_segment_s_first(tmp_path):
-    said = written(tmp_path / "a.cinac", [(SEGMENT, {"doubtful_frames": np.arange(10) > 7}), ((1, 0, 4), {})])
+    said = write_cinac(
+        tmp_path / "a.cinac", [(SEGMENT, {"doubtful_frames": np.arange(10) > 7}), ((1, 0, 4), {})]
+    )
     keep = np.array([1, 4, 9])
     reader = CinacFileReader(tmp_path / "a.cinac", {SEGMENT: keep})
     assert_array_equal(reader.get_segment_ci_movie(SEGMENT), said[SEGMENT]["ci_movie"][keep])
@@ -196,7 +152,7 @@ def test_frames_to_keep_are_counted_from_the_segment_s_first(tmp_path):
 
 
 def test_rasters_are_filled(tmp_path):
-    said = written(tmp_path / "a.cinac", [(SEGMENT, {}), ((0, 3, 12), {})])
+    said = write_cinac(tmp_path / "a.cinac", [(SEGMENT, {}), ((0, 3, 12), {})])
     raster = np.zeros((4, 210))
     CinacFileReader(tmp_path / "a.cinac").fill_raster_dur_from_segments(raster)
     expected = np.zeros((4, 210))
@@ -208,7 +164,7 @@ def test_rasters_are_filled(tmp_path):
 
 
 def test_a_recording_of_a_segment(tmp_path):
-    said = written(tmp_path / "a.cinac", [(SEGMENT, {"cell_type": "noise"})])[SEGMENT]
+    said = write_cinac(tmp_path / "a.cinac", [(SEGMENT, {"cell_type": "noise"})])[SEGMENT]
     reader = CinacFileReader(tmp_path / "a.cinac")
     made = create_cinac_recording_from_cinac_file_segment("a_3", reader, SEGMENT)
     assert (made.identifier, made.cell_type, made.get_n_frames(), made.get_n_cells()) == (
@@ -230,124 +186,12 @@ def test_a_recording_of_a_segment(tmp_path):
 def test_cells_that_a_patch_does_not_show(tmp_path):
     far, empty = [[30, 33, 33], [30, 30, 33]], [[np.nan], [np.nan]]
     contours = [[[2, 6, 6, 2], [3, 3, 7, 7]], far, empty]
-    written(tmp_path / "a.cinac", [(SEGMENT, {"cells_contour": contours, "invalid_cells": [1, 0, 0]})])
+    write_cinac(tmp_path / "a.cinac", [(SEGMENT, {"cells_contour": contours, "invalid_cells": [1, 0, 0]})])
     made = create_cinac_recording_from_cinac_file_segment("a", CinacFileReader(tmp_path / "a.cinac"), SEGMENT)
     assert_array_equal(made.cells.bounds, [[2, 3, 6, 7], [30, 30, 33, 33]])
     raw = made.get_raw_traces(normalized=False)
     assert np.isfinite(raw[0]).all()
     assert np.isnan(raw[1]).all()
-
-
-# ---------------------------------------------------------------------------- changing files
-
-
-def test_files_are_changed_and_groups_replaced(tmp_path):
-    path = tmp_path / "a.cinac"
-    written(path, [(SEGMENT, {}), ((1, 0, 9), {})], n_frames=500, n_cells=5)
-    with CinacFileWriter(path) as writer:
-        assert set(writer.get_group_names()) == {"full_data", "cell_3_200_209", "cell_1_0_9"}
-        writer.add_segment_group(SEGMENT, **parts(raster_dur=np.ones(10)))
-        writer.delete_groups(["cell_1_0_9"])
-        with pytest.raises(ParameterError, match="no group 'cell_9_9_9'"):
-            writer.delete_groups(["full_data", "cell_9_9_9"])
-        assert writer.add_segment_group((7, 0, 9), **parts()) == "cell_7_0_9"
-        writer.create_full_data_group(600, 6)
-        assert CinacFileReader(path).get_n_cells() == 5  # until the writer is closed
-    reader = CinacFileReader(path)
-    assert reader.get_all_segments() == [SEGMENT, (7, 0, 9)]
-    assert reader.get_segment_raster_dur(SEGMENT).all()
-    assert reader.get_n_cells() == 6
-
-
-def test_of_a_segment_that_is_there_what_is_given_is_replaced(tmp_path):
-    path = tmp_path / "a.cinac"
-    said = written(path, [(SEGMENT, {"cell_type": "noise", "buffer": 2, "doubtful_frames": np.ones(10)})])[
-        SEGMENT
-    ]
-    with CinacFileWriter(path) as writer:
-        writer.add_segment_group(SEGMENT, raster_dur=np.ones(10), cell_type="pyramidal")
-        writer.add_segment_group(SEGMENT, invalid_cells=[0, 0, 1], pixels_around=3)
-        with pytest.raises(ArrayShapeError, match=r"invalid_cells has shape \(2,\); \(3,\)"):
-            writer.add_segment_group(SEGMENT, invalid_cells=[0, 0])
-        with pytest.raises(ParameterError, match="is new and needs ci_movie, cells_contour, invalid_cells"):
-            writer.add_segment_group((0, 0, 9), raster_dur=np.ones(10))
-    reader = CinacFileReader(path)
-    assert reader.get_all_segments() == [SEGMENT]
-    assert reader.get_segment_raster_dur(SEGMENT).all()
-    assert_array_equal(reader.get_segment_ci_movie(SEGMENT), said["ci_movie"])
-    assert reader.get_segment_doubtful_frames(SEGMENT).all()
-    assert_array_equal(reader.get_segment_invalid_cells(SEGMENT), [0, 0, 1])
-    assert reader.get_segment_cell_type(SEGMENT) == "pyramidal"
-    assert (reader.get_segment_buffer(SEGMENT), reader.get_segment_pixels_around(SEGMENT)) == (2, 3)
-
-
-def test_after_an_error_the_file_is_as_it_was(tmp_path):
-    path = tmp_path / "a.cinac"
-    written(path)
-    before = path.read_bytes()
-    with pytest.raises(ArrayShapeError), CinacFileWriter(path) as writer:
-        writer.add_segment_group((0, 0, 9), **parts())
-        writer.add_segment_group((0, 0, 3), **parts())
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_writers_close_when_told_and_when_forgotten(tmp_path):
-    writer = CinacFileWriter(tmp_path / "a")
-    writer.add_segment_group(SEGMENT, **parts())
-    writer.close_file()
-    writer.close_file()
-    assert CinacFileReader(tmp_path / "a.cinac").get_all_segments() == [SEGMENT]
-    with pytest.raises(ParameterError, match="has been closed"):
-        writer.get_group_names()
-    forgotten = CinacFileWriter(tmp_path / "b.cinac")
-    forgotten.add_segment_group(SEGMENT, **parts())
-    del forgotten
-    gc.collect()
-    assert CinacFileReader(tmp_path / "b.cinac").get_all_segments() == [SEGMENT]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.cinac", "b.cinac"]
-
-
-@pytest.mark.parametrize(
-    ("others", "error", "text"),
-    [
-        ({"raster_dur": np.zeros(9)}, ArrayShapeError, r"raster_dur has shape \(9,\); \(10,\)"),
-        ({"raster_dur": np.full(10, 2)}, ParameterError, "something else than 0 and 1"),
-        ({"smooth_traces": np.zeros((1, 10))}, ArrayShapeError, "smooth_traces has shape"),
-        ({"ci_movie": np.zeros((9, 5, 5))}, ArrayShapeError, "ci_movie has shape"),
-        ({"ci_movie": np.zeros((10, 5))}, ArrayShapeError, "ci_movie has shape"),
-        ({"invalid_cells": [0]}, ArrayShapeError, "invalid_cells has shape"),
-        ({"cells_contour": [[1, 2, 3]]}, ArrayShapeError, "contour of cell 0"),
-        ({"cells_contour": [[[1e12], [0]]], "invalid_cells": [0]}, ParameterError, "goes beyond"),
-    ],
-)
-def test_impossible_segments(tmp_path, others, error, text):
-    with pytest.raises(error, match=text):
-        written(tmp_path / "a.cinac", [(SEGMENT, others)])
-    assert not (tmp_path / "a.cinac").exists()
-
-
-@pytest.mark.parametrize("segment", [(-1, 0, 9), (0, -1, 8), (0, 9, 0)])
-def test_segments_that_cannot_be(tmp_path, segment):
-    with (
-        pytest.raises(ParameterError, match="the last not before the first"),
-        CinacFileWriter(tmp_path / "a") as writer,
-    ):
-        writer.add_segment_group(segment, **parts())
-
-
-@pytest.mark.parametrize(
-    "others",
-    [
-        {"smooth_traces": np.zeros((2, 29))},
-        {"invalid_cells": [0]},
-        {"cells_contour": [[[1], [1]]] * 3},
-        {"ci_movie": np.zeros((29, 4, 4))},
-    ],
-)
-def test_impossible_recordings(tmp_path, others):
-    with pytest.raises(ArrayShapeError, match="is expected"):
-        written(tmp_path / "a.cinac", (), n_frames=30, n_cells=2, **others)
 
 
 # ---------------------------------------------------------------------------- bad files
@@ -359,7 +203,7 @@ def test_files_that_cannot_be_read(tmp_path):
         CinacFileReader(path)
     with pytest.raises(OutputError, match="no folder"):
         CinacFileWriter(tmp_path / "none" / "a.cinac")
-    written(path, [((0, 0, 999), {})])
+    write_cinac(path, [((0, 0, 999), {})])
     whole = path.read_bytes()
     path.write_bytes(b"")
     with pytest.raises(MovieFileError, match=r"a\.cinac cannot be read.*truncated"):
@@ -376,7 +220,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_segments_that_lack_something(tmp_path):
     path = tmp_path / "a.cinac"
-    written(path)
+    write_cinac(path)
     with h5py.File(path, "a") as file:
         del file["cell_3_200_209/raster_dur"]
         del file["cell_3_200_209/raw_traces"]

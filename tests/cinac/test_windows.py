@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from gpucalcium.cinac import (
-    CinacDataMovie,
-    CinacRecording,
-    MoviePatchData,
     load_data_for_cell_type_prediction,
     load_data_for_prediction,
     window_starts,
 )
 from gpucalcium.cinac.windows import most_active
-from gpucalcium.errors import ArrayShapeError, MovieShapeError, ParameterError
+from gpucalcium.errors import MovieShapeError, ParameterError
+from tests.cinac.given import blinking
 
 
 @settings(deadline=None)
@@ -68,16 +66,6 @@ def test_impossible_lengths():
         window_starts(0, 10, 0.5)
 
 
-def recording(n_frames=60, transients=((12, 9.0), (47, 5.0))):
-    movie = np.random.default_rng(2).normal(0, 0.01, (n_frames, 12, 14)) + 10
-    for at, size in transients:
-        movie[at : at + 6, 2:7, 3:8] += size * np.exp(-np.arange(len(movie[at : at + 6])) / 2)[:, None, None]
-    made = CinacRecording("r")
-    made.set_movie(CinacDataMovie(movie))
-    made.set_rois_2d_array([[[3, 7, 7, 3], [2, 2, 6, 6]], [[10, 11, 11], [9, 9, 10]]], from_matlab=False)
-    return made
-
-
 def flipped(image):
     return image[::-1].copy()
 
@@ -87,7 +75,7 @@ def turned(image):
 
 
 def test_windows_of_a_cell_and_their_changed_copies():
-    made = recording()
+    made = blinking()
     patches, first = load_data_for_prediction(made, 1, 20, 0.5, [flipped, turned], 60)
     assert (
         first
@@ -107,7 +95,7 @@ def test_windows_of_a_cell_and_their_changed_copies():
 @pytest.mark.parametrize("n", [1, 2, 19])
 def test_short_movies_are_told_of(load, n):
     with pytest.warns(UserWarning, match=f"'r' has {n} frames, fewer than the 20"):
-        patches, first = load(recording(n), 0, 20, 0.5, None, n)
+        patches, first = load(blinking(n), 0, 20, 0.5, None, n)
     assert first == [0]
     assert patches[0].last_index_movie == 19
 
@@ -116,11 +104,11 @@ def test_short_movies_are_told_of(load, n):
 @pytest.mark.parametrize("load", [load_data_for_prediction, load_data_for_cell_type_prediction])
 def test_cells_that_are_not_there(load, cell):
     with pytest.raises(ParameterError, match="has 2 cells"):
-        load(recording(), cell, 20, 0.5, None, 60)
+        load(blinking(), cell, 20, 0.5, None, 60)
 
 
 def test_most_active_windows_first():
-    made = recording()
+    made = blinking()
     patches, first = load_data_for_cell_type_prediction(
         made, 0, 15, 0, [flipped], 60, n_windows_len_to_keep_by_cell=2
     )
@@ -163,49 +151,9 @@ def test_windows_without_peaks_come_last_in_order_of_time():
     assert_array_equal(most_active(trace, starts, 10, 1), [10])
 
 
-def test_patches_are_equal_by_recording_cell_and_first_frame():
-    one, other = recording(), recording()
-    patch = MoviePatchData(one, 0, 10, 20, movie_info={"n": 1}, ground_truth=np.zeros(20))
-    assert patch == MoviePatchData(one, 0, 10, 30, weight=5)
-    assert patch not in (
-        MoviePatchData(one, 1, 10, 20),
-        MoviePatchData(one, 0, 11, 20),
-        MoviePatchData(other, 0, 10, 20),
-    )
-    assert patch != "patch"
-    assert len({patch, patch.copy(), MoviePatchData(one, 1, 10, 20)}) == 2
-    twin = patch.copy()
-    twin.ground_truth[:] = 1
-    twin.movie_info["n"] = 2
-    twin.weight = 7
-    assert patch.ground_truth.sum() == 0
-    assert (patch.movie_info, patch.weight, patch.session_id) == ({"n": 1}, 1, "r")
-    assert twin.cinac_recording is one
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "text"),
-    [
-        ({"ground_truth": np.zeros(19)}, ArrayShapeError, r"has shape \(19,\)"),
-        ({"ground_truth": [1, 0]}, ArrayShapeError, r"\(20,\) is expected"),
-        ({"index_movie": -1}, ParameterError, "index_movie=-1"),
-        ({"window_len": 0}, ParameterError, "one frame or more"),
-    ],
-)
-def test_impossible_patches(given, error, text):
-    with pytest.raises(error, match=text):
-        MoviePatchData(
-            **{"cinac_recording": recording(), "cell": 0, "index_movie": 0, "window_len": 20} | given
-        )
-
-
-def test_the_truth_of_a_patch_may_be_a_class():
-    assert MoviePatchData(recording(), 0, 0, 20, ground_truth=2).ground_truth == 2
-
-
 def test_global_randomness_is_left_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    made = recording()
+    made = blinking()
     load_data_for_prediction(made, 0, 20, 0.5, [flipped], 60)
     load_data_for_cell_type_prediction(made, 0, 20, 0.5, [flipped], 60)
     assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
