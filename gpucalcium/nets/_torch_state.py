@@ -42,7 +42,7 @@ def tensor_cores(allowed: bool) -> Iterator[None]:
 def _tf32_settings(allowed: bool) -> list[tuple[Any, str, object]]:
     cudnn: Any = torch.backends.cudnn
     matmul = torch.backends.cuda.matmul
-    if hasattr(cudnn, "rnn"):  # PyTorch 2.9 and later; reading the older switches beside these is an error
+    if hasattr(cudnn, "conv"):  # PyTorch 2.9 and later; reading the older switches beside these is an error
         value = "tf32" if allowed else "ieee"
         return [(part, "fp32_precision", value) for part in (cudnn.conv, cudnn.rnn, matmul)]
     return [(part, "allow_tf32", allowed) for part in (cudnn, matmul)]

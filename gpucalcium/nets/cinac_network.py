@@ -248,7 +248,7 @@ def build_network(
     device, precision
         As in `Network`.
     """
-    module = empty_module(spec.plan())
+    module = _unfilled(spec.plan()).to_empty(device="cpu")
     generator = torch.Generator()
     if seed is None:
         generator.seed()
@@ -270,7 +270,7 @@ def network_from(
     NetworkFileError
         A weight is missing, unknown or of the wrong shape.
     """
-    module = empty_module(plan)
+    module = _unfilled(plan)
     wanted = module.state_dict()
     for name, value in wanted.items():
         if name not in tensors:
@@ -282,15 +282,15 @@ def network_from(
     unknown = sorted(set(tensors) - set(wanted))
     if unknown:
         raise NetworkFileError(f"weights that no layer has: {', '.join(unknown)}")
+    module.to_empty(device="cpu")
     module.load_state_dict({name: torch.from_numpy(np.array(tensors[name])) for name in wanted})
     return Network(module, device=device, precision=precision)
 
 
-def empty_module(plan: Plan) -> CinacModule:
-    """The modules of a plan with memory for their weights, nothing drawn (PyTorch would draw from the global state)."""
+def _unfilled(plan: Plan) -> CinacModule:
+    """The modules of a plan without memory for their weights: PyTorch would draw them from the global state."""
     with torch.device("meta"):
-        module = CinacModule(plan)
-    return module.to_empty(device="cpu")
+        return CinacModule(plan)
 
 
 def _initialise(part: nn.Module, generator: torch.Generator) -> None:

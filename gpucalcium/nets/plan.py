@@ -192,12 +192,23 @@ def _layer_from(values: Mapping[str, Any]) -> Layer:
     layer = Layer(str(values["name"]), str(values["kind"]), dict(values["options"]), tuple(values["inputs"]))
     if layer.kind not in KINDS:
         raise ParameterError(f"layer {layer.name}: no kind {layer.kind!r}; there are {', '.join(KINDS)}")
-    if set(layer.options) != set(KINDS[layer.kind].options):
+    expected = KINDS[layer.kind].options
+    if set(layer.options) != set(expected):
         raise ParameterError(
-            f"layer {layer.name} ({layer.kind}) has options {sorted(layer.options)}, expected "
-            f"{sorted(KINDS[layer.kind].options)}"
+            f"layer {layer.name} ({layer.kind}) has options {sorted(layer.options)}, expected {sorted(expected)}"
         )
+    for name, kind in expected.items():
+        value = layer.options[name]
+        if not _fits(value, kind):
+            raise ParameterError(
+                f"layer {layer.name} ({layer.kind}): {name} is {value!r}, expected {kind.__name__}"
+            )
     return layer
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether an option is of its type; sizes are 1 or more."""
+    return type(value) is kind and (kind is not int or bool(value >= 1))
 
 
 def _shape_of(layer: Layer, shapes: list[Shape]) -> Shape:
@@ -280,23 +291,24 @@ def _concat(layer: Layer, shapes: list[Shape]) -> Shape:
 class Kind:
     """What a kind of layer has for options, and what it makes of a shape."""
 
-    options: tuple[str, ...]
+    options: Mapping[str, type]
     shape: Callable[[Layer, list[Shape]], Shape]
 
 
 KINDS: Mapping[str, Kind] = {
-    "conv": Kind(("filters", "kernel", "padding", "activation"), _conv),
-    "max_pool": Kind(("size",), _pool),
-    "flatten": Kind((), lambda layer, shapes: (prod(_same(layer, shapes)),)),
-    "activation": Kind(("function",), _same),
-    "batch_norm": Kind(("epsilon", "momentum"), _same),
-    "dropout": Kind(("rate",), _same),
+    "conv": Kind({"filters": int, "kernel": int, "padding": str, "activation": str}, _conv),
+    "max_pool": Kind({"size": int}, _pool),
+    "flatten": Kind({}, lambda layer, shapes: (prod(_same(layer, shapes)),)),
+    "activation": Kind({"function": str}, _same),
+    "batch_norm": Kind({"epsilon": float, "momentum": float}, _same),
+    "dropout": Kind({"rate": float}, _same),
     "dense": Kind(
-        ("units", "activation"), lambda layer, shapes: (*_same(layer, shapes)[:-1], layer.options["units"])
+        {"units": int, "activation": str},
+        lambda layer, shapes: (*_same(layer, shapes)[:-1], layer.options["units"]),
     ),
-    "attention": Kind(("single",), lambda layer, shapes: _axes(layer, shapes, 2)),
-    "lstm": Kind(("units", "bidirectional", "gate", "dropout"), _lstm),
-    "concat": Kind((), _concat),
+    "attention": Kind({"single": bool}, lambda layer, shapes: _axes(layer, shapes, 2)),
+    "lstm": Kind({"units": int, "bidirectional": bool, "gate": str, "dropout": float}, _lstm),
+    "concat": Kind({}, _concat),
 }
 """The layers there are. conv, max_pool: channels last, stride 1 and `size`. batch_norm: over the last axis, with
 Keras's momentum (share of the old mean kept). attention: over frames. lstm: all steps; `gate` is the activation of

@@ -177,4 +177,4 @@ def _batch_norm(name: str) -> Layer:
 
 def _dropouts(name: str, rate: float) -> list[Layer]:
     """A dropout layer, or none for a rate of 0."""
-    return [Layer(name, "dropout", {"rate": rate})] if rate > 0 else []
+    return [Layer(name, "dropout", {"rate": float(rate)})] if rate > 0 else []

@@ -199,6 +199,7 @@ def test_tensor_cores_are_allowed_or_not_for_a_while() -> None:
         with tensor_cores(allowed):
             assert [part.fp32_precision for part in parts] == [value] * 3
         assert [part.fp32_precision for part in parts] == before
+    assert isinstance(torch.backends.cudnn.allow_tf32, bool)  # the older switches can still be read
     with pytest.raises(RuntimeError, match="stop"), tensor_cores(True):
         raise RuntimeError("stop")
     assert [part.fp32_precision for part in parts] == before

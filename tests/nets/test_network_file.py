@@ -106,6 +106,12 @@ def test_spoilt_descriptions_are_named(change: object, text: str, saved: Path) -
     assert "small.json" in str(caught.value)
 
 
+def test_sizes_beyond_all_memory_are_refused_before_any_is_taken(saved: Path) -> None:
+    rewritten(saved, lambda about: about["network"]["encoders"][0][0]["options"].update(filters=10**9))
+    with pytest.raises(NetworkFileError, match=r"conv_0\.weight has shape"):
+        load_network(saved)
+
+
 def test_weights_that_no_layer_has(saved: Path) -> None:
     def without_attention(about: dict) -> None:
         trunk = about["network"]["trunk"]

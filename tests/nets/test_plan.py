@@ -176,6 +176,10 @@ def test_json_and_back(
         lambda v: v["trunk"][1]["options"].update(gate="relu"),
         lambda v: v["encoders"][0][0]["options"].update(padding="full"),
         lambda v: v.update(mask_mode="both"),
+        lambda v: v["encoders"][0][0]["options"].update(filters="many"),
+        lambda v: v["encoders"][0][0]["options"].update(kernel=0),
+        lambda v: v["encoders"][0][-1]["options"].update(rate="half"),
+        lambda v: v["trunk"][0]["options"].update(single=1),
     ],
 )
 def test_descriptions_that_cannot_work(spoil: object) -> None:

@@ -40,6 +40,7 @@ NETWORKS = {
     "cell_type": {"kind": "cell_type", "classes": 3},
     "cell_type_binary": {"kind": "cell_type", "inputs": 1, "no_attention": True},
     "older": {"gate": "hard_sigmoid", "single_vector": True, "batch_norm": True},
+    "nested": {"batch_norm": True, "functional": True},
     "newer": {"batch_norm": True, "single_vector": True},
 }
 
@@ -50,8 +51,8 @@ def pathless(function):
     return function
 
 
-def encoder(activation: str, batch_norm: bool) -> keras.Model:
-    """Frames (P, P, 1) to features."""
+def encoder(activation: str, batch_norm: bool, functional: bool) -> keras.Model:
+    """Frames (P, P, 1) to features, as a Sequential or a Model."""
     model = keras.Sequential()
     for index, filters in enumerate((3, 4, 5, 6)):
         shape = {"input_shape": (PATCH, PATCH, 1)} if index == 0 else {}
@@ -66,7 +67,12 @@ def encoder(activation: str, batch_norm: bool) -> keras.Model:
             model.add(L.MaxPooling2D((2, 2)))
     model.add(L.Flatten())
     model.add(L.Dropout(0.5))
-    return model
+    if not functional:
+        return model
+    last = given = L.Input((PATCH, PATCH, 1))
+    for layer in model.layers:
+        last = layer(last)
+    return keras.Model(given, last)
 
 
 def attention(features, single_vector: bool):
@@ -82,10 +88,10 @@ def attention(features, single_vector: bool):
 
 def network(
     kind="activity", classes=1, inputs=2, activation="swish", gate="sigmoid", single_vector=False,
-    attention_after=False, no_attention=False, batch_norm=False, one_way=False,
+    attention_after=False, no_attention=False, batch_norm=False, one_way=False, functional=False,
 ) -> keras.Model:  # fmt: skip
     """One network; its encoder is one object for all inputs."""
-    shared = encoder(activation, batch_norm)
+    shared = encoder(activation, batch_norm, functional)
     given, branches = [], []
     for which in range(inputs):
         given.append(L.Input((WINDOW, PATCH, PATCH, 1), name=f"input_{which}"))
