@@ -39,6 +39,19 @@ def register_patches(source: backend.FrameSource) -> None:
     MotionCorrect(source, resume=True, **settings).motion_correct(save_movie=True)
 
 
+def predict(source: backend.FrameSource) -> None:
+    """Activity of 6 cells by a network of a few lines."""
+    from gpucalcium.cinac import CinacDataMovie, CinacRecording, predict_activity
+    from tests.cinac.models import Halved
+
+    recording = CinacRecording("film")
+    recording.set_movie(CinacDataMovie(source))
+    square = np.array([(0, 4, 4, 0), (0, 0, 4, 4)])
+    places = np.indices((2, 3)).reshape(2, -1) * 40 + 6
+    recording.set_rois_2d_array([square + place[::-1, None] for place in places.T], from_matlab=False)
+    predict_activity(recording, range(6), Halved(window_len=20, n_inputs=1, features=64))
+
+
 WORK: dict[str, Callable[[backend.FrameSource], object]] = {
     "mean": mean_image,
     "local_correlations": lambda source: local_correlations(source, swap_dim=False),
@@ -48,6 +61,7 @@ WORK: dict[str, Callable[[backend.FrameSource], object]] = {
         source, 100, 100, winsize=9, resize_fact_flow=0.001
     ),
     "residual": lambda source: residual_motion(source, components=5),
+    "predict": predict,
     "transpose": lambda source: save_memmap([open_movie(source, subindices=slice(6000))], order="C"),
 }
 
