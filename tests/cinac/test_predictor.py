@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("shapely")
 
 from gpucalcium import nets
-from gpucalcium.cinac import CinacRecording
+from gpucalcium.cinac import CinacRecording, sizes
 from gpucalcium.cinac import resume as resuming
 from gpucalcium.cinac.prediction import predict_activity, predict_cell_types
 from gpucalcium.cinac.predictor import CinacPredictor
@@ -366,3 +370,53 @@ def test_what_was_kept_of_something_else_is_not_used(models, tmp_path, change):
         recording(seed=seed), range(5), Halved(), overlap=options.get("overlap_value", 0.5)
     )
     assert_array_equal(attempt(seed, **options), expected[..., 0])
+
+
+KILLED = """
+import sys, time
+from gpucalcium import nets
+from gpucalcium.cinac import CinacPredictor, resume, sizes
+from tests.cinac.models import Halved
+from tests.cinac.scenes import recording
+
+file, out = sys.argv[1:]
+model = Halved()
+decode, calls = model.decode, []
+
+def slow(features):
+    calls.append(1)
+    if len(calls) > 3:
+        time.sleep(60)
+    return decode(features)
+
+model.decode = slow
+nets.load_network = lambda *files, **how: model
+sizes.DECODE_BATCH["cpu"], resume.SAVE_EVERY_S = 4, -1
+predictor = CinacPredictor()
+predictor.add_recording(recording(), {(file, None, "a"): [0, 1, 4]})
+predictor.predict(out, create_dir_for_results=False)
+"""
+
+
+def test_killed_and_gone_on_with_equals_uninterrupted(models, tmp_path, monkeypatch):
+    """Another process is killed in its fourth batch of windows; the first three are not predicted again."""
+    monkeypatch.setitem(sizes.DECODE_BATCH, "cpu", 4)
+    file, kept = models("a"), tmp_path / "out" / ".one_a.unfinished.npz"
+    environment = {**os.environ, "GPUCALCIUM_DEVICE": "cpu"}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, file, tmp_path / "out"], env=environment)
+    try:
+        for _ in range(600):
+            if process.poll() is not None or (kept.exists() and np.load(kept)["at"].tolist() == [0, 3]):
+                break
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert kept.exists()
+    calls = stopping(models.made[file], 10**9)
+    predictor = CinacPredictor()
+    predictor.add_recording(recording(), {(file, None, "a"): [0, 1, 4]})
+    found = predictor.predict(tmp_path / "out", create_dir_for_results=False)["one", "a"]
+    assert len(calls) == 7 - 3
+    expected = predict_activity(recording(), [0, 1, 4], Halved())[..., 0]
+    assert_allclose(found[[0, 1, 4]], expected, rtol=0, atol=1e-7)
