@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 Classifier = tuple[str, str, str]
 """File of the model, file of its weights, name of the classifier."""
 ACTIONS = ("ignore", "default", "exception")
+UNDECIDED = -1
+"""Code of cells whose largest probability is that of several types."""
 
 
 def fusion_cell_type_predictions(
@@ -202,10 +204,6 @@ def select_activity_classifier_on_cell_type_outputs(
             model, weights, identifier = classifier
             chosen.setdefault((model, weights, identifier), []).append(cell)
     return {classifier: np.array(cells, np.int64) for classifier, cells in chosen.items()}
-
-
-UNDECIDED = -1
-"""Code of cells whose largest probability is that of several types."""
 
 
 def _types_of(predictions: ArrayLike, types: CellTypes, threshold: float) -> NDArray[np.int64]:

@@ -112,6 +112,25 @@ def test_cells_from_footprints():
         from_footprints(A, (30, 41))
 
 
+@pytest.mark.parametrize("session", [1, 2, 3])
+def test_footprints_of_a_real_recording(shared, session):
+    """One-photon cells, some of which overlap: outlines lie where the weights do."""
+    stored = np.load(shared / "data" / "real" / "footprints" / f"session_{session}.npz")
+    height, width = map(int, stored["dims"])
+    parts = stored["A_data"], stored["A_indices"], stored["A_indptr"]
+    A = sparse.csc_matrix(parts, shape=stored["A_shape"])  # pixels in C order
+    fortran = np.arange(height * width).reshape(height, width).ravel(order="F")
+    cells = from_footprints(A[fortran], (height, width))
+    rows, columns = np.divmod(np.arange(height * width), width)
+    centres = np.stack([A.T @ columns, A.T @ rows], 1) / np.asarray(A.sum(0)).T
+    assert_allclose(cells.centroids, centres, atol=0.25)
+    assert all(polygon.is_valid for polygon in cells.polygons)
+    inside = [A[cells.pixels(k, (height, width)), k].sum() / A[:, k].sum() for k in range(len(cells))]
+    assert min(inside) > 0.85  # the outline holds 90 % of the squares
+    for k, others in enumerate(cells.neighbours):
+        assert all(k in cells.neighbours[other] for other in others)
+
+
 def test_cells_drawn_in_fiji(tmp_path):
     roifile = pytest.importorskip("roifile")
     drawn = [
