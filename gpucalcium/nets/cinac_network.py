@@ -50,11 +50,8 @@ class Network:
         self.precision = precision
         self.device = torch_device(device)
         self.torch_module = module.to(self.device).eval()
-        for part in self.torch_module.encoders.modules():
-            if isinstance(
-                part, nn.Conv2d
-            ):  # as the kernels of all devices want them, with no reordering a call
-                part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+        # without tensor cores cuDNN has its best convolutions, Winograd's, for channels first
+        self.torch_module.lay_channels(last=self.device.type == "cpu" or precision != "float32")
 
     @property
     def plan(self) -> Plan:

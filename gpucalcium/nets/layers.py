@@ -202,6 +202,7 @@ class CinacModule(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
+        self.channels_last = True
         self.encoders = nn.ModuleList(_encoder(plan, index) for index in range(len(plan.encoders)))
         shapes = plan.trunk_shapes
         self.trunk = nn.ModuleDict(
@@ -212,6 +213,14 @@ class CinacModule(nn.Module):
             }
         )
         cast(Dense, self.trunk[plan.trunk[-1].name]).activation = ACTIVATIONS["linear"]  # `decode` applies it
+
+    def lay_channels(self, *, last: bool) -> None:
+        """Keep images with their channels last, as tensor cores and oneDNN want them, or first."""
+        self.channels_last = last
+        order = torch.channels_last if last else torch.contiguous_format
+        for part in self.encoders.modules():
+            if isinstance(part, Conv):
+                part.weight.data = part.weight.data.contiguous(memory_format=order)
 
     def encode(self, frames: Tensor, which_input: int = 0) -> Tensor:
         """Features (n, D) of frames (n, P, P) of one input."""

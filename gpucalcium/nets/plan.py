@@ -208,7 +208,9 @@ def _layer_from(values: Mapping[str, Any]) -> Layer:
 
 def _fits(value: Any, kind: type) -> bool:
     """Whether an option is of its type; sizes are 1 or more."""
-    return type(value) is kind and (kind is not int or bool(value >= 1))
+    if kind is int and isinstance(value, int) and value < 1:
+        return False
+    return type(value) is kind
 
 
 def _shape_of(layer: Layer, shapes: list[Shape]) -> Shape:

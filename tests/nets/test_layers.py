@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -170,8 +172,7 @@ def test_activations(name: str) -> None:
 
 def test_logits_are_what_the_last_activation_is_given() -> None:
     for classes, last in ((1, torch.sigmoid), (3, lambda x: torch.softmax(x, dim=-1))):
-        spec = TINY.__class__(**{**TINY.__dict__, "n_classes": classes})
-        module = drawn(CinacModule(spec.plan()))
+        module = drawn(CinacModule(replace(TINY, n_classes=classes).plan()))
         x = [random(2, 8, 13, 13, seed=seed) for seed in range(3)]
         torch.testing.assert_close(last(module(x, logits=True)), module(x))
 
@@ -184,3 +185,20 @@ def test_forward_is_encode_then_decode() -> None:
         torch.stack([module.encode(window, which) for window in windows]) for which, windows in enumerate(x)
     ]
     torch.testing.assert_close(module.decode(features), module(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_order_of_channels_changes_nothing(batch_norm: bool) -> None:
+    module = drawn(CinacModule(replace(TINY, batch_norm=batch_norm).plan()))
+    for name, value in module.named_buffers():
+        value.fill_(0.5) if "running" in name else None
+    frames = random(5, 13, 13)
+    features = []
+    for last in (True, False, True):
+        module.lay_channels(last=last)
+        features.append(module.encode(frames))
+        assert module.encoders[0].conv_1.weight.is_contiguous(
+            memory_format=torch.channels_last if last else torch.contiguous_format
+        )
+    torch.testing.assert_close(features[0], features[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(features[0], features[2], atol=0, rtol=0)
