@@ -19,6 +19,7 @@ from gpucalcium.cinac.transients import widened_to_transients
 from gpucalcium.errors import (
     ArrayShapeError,
     DatasetNotFoundError,
+    GpuCalciumError,
     MovieFileError,
     MovieNotFoundError,
     ParameterError,
@@ -49,7 +50,9 @@ class _FromYaml:
                 )
         try:
             return cls(**said)
-        except TypeError as err:
+        except GpuCalciumError:
+            raise
+        except (TypeError, ValueError) as err:  # something is missing, or is no number
             raise MovieFileError(f"{where}: {err}") from err
 
 
@@ -72,6 +75,7 @@ class BenchmarkConfig(_FromYaml):
         for name in ("inferences_to_benchmark", "sessions_to_exclude", "predictions_keywords"):
             given = getattr(self, name) or ()
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(map(str, given)))
+        object.__setattr__(self, "predictions_threshold", float(self.predictions_threshold))
         if not self.inferences_to_benchmark:
             raise ParameterError("inferences_to_benchmark names no method: name one at least")
 
@@ -96,6 +100,14 @@ class Method(_FromYaml):
     """Array in that file."""
     caiman_fiji_mapping: str | Sequence[int] | None = None
     """For each cell of the truth its row in the arrays, -1 for none; or a file that says so. Default: the same."""
+
+    def __post_init__(self) -> None:
+        if self.cells is not None:
+            object.__setattr__(self, "cells", tuple(int(cell) for cell in self.cells))
+        if self.prediction_threshold is not None:
+            object.__setattr__(self, "prediction_threshold", float(self.prediction_threshold))
+        if not isinstance(self.to_bin, bool):
+            raise TypeError(f"to_bin is true or false, not {self.to_bin!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +209,7 @@ class Inferred:
         if values.ndim != 2:
             raise ArrayShapeError(f"{self._path}: the array is {values.shape}; (cells, frames) is expected")
         self._raster = _active(self._path, values, method, threshold)
-        self._cells = None if method.cells is None else {int(cell) for cell in method.cells}
+        self._cells = None if method.cells is None else set(method.cells)
         self._rows = _mapping(folder, method.caiman_fiji_mapping)
         if method.traces_file_name is not None:
             traces = np.atleast_2d(read_array(folder / method.traces_file_name, method.traces_attr_name))
