@@ -1,33 +1,41 @@
-"""The classifiers that come with the library: small ones, trained on simulated movies."""
+"""The small classifiers that come with the library, trained on simulated movies (`gpucalcium.cinac.train`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gpucalcium.errors import MissingWeightsError, ParameterError
+from gpucalcium.errors import MissingWeightsError, UnknownParameterError
 
 FOLDER = Path(__file__).parent / "weights"
-KINDS = ("activity", "cell_type")
+CLASSIFIERS = ("activity", "cell_types")
 
 
-def shipped_classifier(kind: str = "activity") -> Path:
-    """The model file of a classifier that comes with the library, for `nets.load_network`.
+def weights(name: str) -> tuple[str, str, str]:
+    """Files of a classifier that comes with the library, as `CinacPredictor.add_recording` takes them.
 
     Parameters
     ----------
-    kind : "activity" or "cell_type"
+    name : "activity" or "cell_types"
+        The probability that a cell is active, in each frame; or of each type (interneuron, pyramidal, noise).
+
+    Returns
+    -------
+    model_file, weights_file, identifier : str
+        ``model_files_dict={weights("activity"): None}`` predicts all cells with it.
 
     Raises
     ------
+    UnknownParameterError
+        There is no such classifier.
     MissingWeightsError
-        This installation has none.
+        Its files are not there.
     """
-    if kind not in KINDS:
-        raise ParameterError(f"kind={kind!r}: there are classifiers of {' and '.join(KINDS)}")
-    file = FOLDER / f"{kind}.json"
-    if not file.is_file():
-        raise MissingWeightsError(
-            f"this installation has no classifier of kind {kind!r} ({file} is not there): install the library again, "
-            "or give a model file of your own"
-        )
-    return file
+    if name not in CLASSIFIERS:
+        raise UnknownParameterError(f"there is no classifier {name!r}; there are {', '.join(CLASSIFIERS)}")
+    files = [FOLDER / f"{name}{suffix}" for suffix in (".json", ".safetensors")]
+    for path in files:
+        if not path.is_file():
+            raise MissingWeightsError(
+                f"{path} is not there: install gpucalcium again, or train it: python -m gpucalcium.cinac.train {name} FOLDER"
+            )
+    return str(files[0]), str(files[1]), f"gpucalcium_{name}"

@@ -50,9 +50,9 @@ OF_ACTIVITY: Mapping[str, Any] = {
     "keep_short_segments": 0,
     "weighted_windows": False,
     "per_frame_head": True,
-    "patches_per_epoch": 1500,
-    "max_validation_patches": 300,
-    "n_epochs": 30,
+    "patches_per_epoch": 1000,
+    "max_validation_patches": 200,
+    "n_epochs": 40,
 }
 OF_TYPES: Mapping[str, Any] = {
     "cell_type_classifier_mode": True,
