@@ -173,11 +173,9 @@ class Lstm(nn.LSTM):
         kernel = torch.cat([weight * scale[:, None] for weight in given[0]])
         recurrent = torch.stack([(weight * scale[:, None]).T for weight in given[1]])
         bias = torch.cat([bias * scale + offset for bias in given[2]])
-        projected = functional.linear(x.transpose(0, 1), kernel, bias).unflatten(2, (len(ends), -1))
-        projected = torch.stack(  # (L, directions, n, 4 units), each in the order it is read
-            [projected[:, :, 0], projected[:, :, 1].flip(0)] if self.bidirectional else [projected[:, :, 0]],
-            dim=1,
-        )
+        projected = functional.linear(x, kernel, bias).unflatten(2, (len(ends), -1)).permute(1, 2, 0, 3)
+        if self.bidirectional:  # (L, directions, n, 4 units), each in the order it is read
+            projected = torch.stack([projected[:, 0], projected[:, 1].flip(0)], dim=1)
         cell = x.new_zeros(len(ends), n, units)
         hidden, steps = cell, []
         for step in projected:
