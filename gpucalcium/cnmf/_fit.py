@@ -22,10 +22,11 @@ from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization import initialize_components
 from gpucalcium.cnmf.initialization.seeded import components_in_masks
 from gpucalcium.cnmf.merging import merge_components
-from gpucalcium.cnmf.preprocessing import interpolate_missing_data
+from gpucalcium.cnmf.missing import without_missing
 from gpucalcium.cnmf.ring_fit import (
     beside_ring,
     cut_to_cells,
+    drop_background,
     factorise_ring,
     fit_ring,
     has_ring,
@@ -37,7 +38,7 @@ from gpucalcium.cnmf.ring_fit import (
 from gpucalcium.cnmf.spatial import update_spatial_components
 from gpucalcium.cnmf.temporal import deconvolve_traces, residual_traces, update_temporal_components
 from gpucalcium.deconvolution import movie_noise
-from gpucalcium.errors import MovieShapeError, MovieValueError, NotSupportedError, ParameterError
+from gpucalcium.errors import MovieShapeError, NotSupportedError, ParameterError
 from gpucalcium.movies import open_movie
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
     params, estimates = cnmf.params, cnmf.estimates
     movie = preprocess(cnmf, movie)
     done()
-    if estimates.A is None:
+    sought = estimates.A is None
+    if sought:
         initialize(cnmf, movie)
     elif estimates.C is None:
         start_from_masks(cnmf, movie)
@@ -139,13 +141,16 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
             compute_residuals(cnmf, movie)
             estimates.bl = estimates.c1 = estimates.neurons_sn = None
         return
-    refine(cnmf, movie, done)
+    refine(cnmf, movie, done, sought)
     if estimates.W is not None and params.get("init", "nb"):
         factorise_ring(cnmf, movie)
 
 
-def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
-    """Two rounds of footprints and traces, with merging between them; `done` is called after each step."""
+def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object], sought: bool) -> None:
+    """Two rounds of footprints and traces, with merging between them; `done` is called after each step.
+
+    `sought`: components were found, not given, so that what turns out to be background may go.
+    """
     params, p = cnmf.params, cnmf.params.get("preprocess", "p")
     update_spatial(cnmf, movie)
     done()
@@ -157,6 +162,8 @@ def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
     if params.get("merging", "do_merge"):
         merge(cnmf, MERGED_AT_ONCE, True, params.get("merging", "max_merge_area"))
     done()
+    if sought and cnmf.estimates.W is not None:
+        drop_background(cnmf, movie)
     update_spatial(cnmf, movie)
     done()
     update_temporal(cnmf, movie, p)
@@ -167,7 +174,7 @@ def preprocess(cnmf: CNMF, movie: PixelMovie) -> PixelMovie:
     """Noise level of each pixel; returns the movie, with missing values filled if there are any."""
     options = cnmf.params.get_group("preprocess")
     if options["check_nan"] and movie.source.dtype.kind == "f":
-        movie = _without_missing(movie)
+        movie = without_missing(movie)
     if options["sn"] is not None:
         sn = np.asarray(options["sn"], np.float32).ravel(order="F")
     else:
@@ -180,25 +187,6 @@ def preprocess(cnmf: CNMF, movie: PixelMovie) -> PixelMovie:
         sn = backend.to_numpy(image).ravel(order="F")
     cnmf.estimates.sn = sn
     return movie
-
-
-def _without_missing(movie: PixelMovie) -> PixelMovie:
-    mean = movie.mean()
-    if np.isinf(mean).any():
-        raise MovieValueError(
-            "the movie holds infinite values: replace them (NaN would be filled by interpolation)"
-        )
-    missing = np.isnan(mean)
-    if not missing.any():
-        return movie
-    held = np.array(backend.to_numpy(backend.hold(movie.source)))
-    rows = held.reshape(movie.T, movie.d)
-    if np.isnan(rows).all():
-        raise MovieValueError("every value of the movie is NaN")
-    filled, which = interpolate_missing_data(rows[:, missing].T)
-    rows[:, missing] = filled.T
-    log.warning("missing values of %d pixels were filled by interpolation in time", len(which))
-    return PixelMovie(open_movie(backend.put(held)), movie.dims)
 
 
 def initialize(cnmf: CNMF, movie: PixelMovie) -> None:
