@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucalcium.cinac.cinac_writer import FULL_DATA, CinacFileWriter, group_name
+from gpucalcium.cinac.rois import PathLike
 from gpucalcium.errors import (
     ArrayShapeError,
     DatasetNotFoundError,
@@ -47,7 +48,7 @@ class CinacFileReader:
         Not an HDF5 file, or truncated.
     """
 
-    def __init__(self, file_name: Any, frames_to_keep: Mapping[Segment, ArrayLike] | None = None) -> None:
+    def __init__(self, file_name: PathLike, frames_to_keep: Mapping[Segment, ArrayLike] | None = None) -> None:
         self.file_name = Path(file_name)
         if not self.file_name.is_file():
             raise MovieNotFoundError(

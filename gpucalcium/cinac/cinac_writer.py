@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from gpucalcium import backend
+from gpucalcium.cinac.rois import PathLike
 from gpucalcium.errors import ArrayShapeError, MovieFileError, ParameterError
 from gpucalcium.movies import MovieLike, open_movie
 from gpucalcium.movies.files import written_whole
@@ -52,7 +53,7 @@ class CinacFileWriter:
         It cannot be written.
     """
 
-    def __init__(self, file_name: Any) -> None:
+    def __init__(self, file_name: PathLike) -> None:
         path = Path(file_name)
         self.file_name = path if path.suffix in ENDINGS else path.with_name(f"{path.name}.cinac")
         self._stack = ExitStack()

@@ -139,7 +139,8 @@ def from_footprints(
 def from_fiji(path: PathLike) -> CellMap:
     """Cells drawn in Fiji (ImageJ): a ``.roi`` file, or a ``.zip`` file of the ROI manager, in its order.
 
-    Coordinates are taken as they are stored.
+    Coordinates are taken as they are stored. Fiji counts those of areas from the upper left corner of the first pixel,
+    here they are from its centre: such cells lie half a pixel to the lower right.
 
     Raises
     ------
