@@ -26,7 +26,6 @@ from gpucalcium.cnmf.missing import without_missing
 from gpucalcium.cnmf.ring_fit import (
     beside_ring,
     cut_to_cells,
-    drop_background,
     factorise_ring,
     fit_ring,
     has_ring,
@@ -127,8 +126,7 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
     params, estimates = cnmf.params, cnmf.estimates
     movie = preprocess(cnmf, movie)
     done()
-    sought = estimates.A is None
-    if sought:
+    if estimates.A is None:
         initialize(cnmf, movie)
     elif estimates.C is None:
         start_from_masks(cnmf, movie)
@@ -141,16 +139,13 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
             compute_residuals(cnmf, movie)
             estimates.bl = estimates.c1 = estimates.neurons_sn = None
         return
-    refine(cnmf, movie, done, sought)
+    refine(cnmf, movie, done)
     if estimates.W is not None and params.get("init", "nb"):
         factorise_ring(cnmf, movie)
 
 
-def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object], sought: bool) -> None:
-    """Two rounds of footprints and traces, with merging between them; `done` is called after each step.
-
-    `sought`: components were found, not given, so that what turns out to be background may go.
-    """
+def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
+    """Two rounds of footprints and traces, with merging between them; `done` is called after each step."""
     params, p = cnmf.params, cnmf.params.get("preprocess", "p")
     update_spatial(cnmf, movie)
     done()
@@ -162,8 +157,6 @@ def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object], sought: bo
     if params.get("merging", "do_merge"):
         merge(cnmf, MERGED_AT_ONCE, True, params.get("merging", "max_merge_area"))
     done()
-    if sought and cnmf.estimates.W is not None:
-        drop_background(cnmf, movie)
     update_spatial(cnmf, movie)
     done()
     update_temporal(cnmf, movie, p)
