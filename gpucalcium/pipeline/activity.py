@@ -54,9 +54,9 @@ def load_classifier(asked: RunSettings) -> tuple[Network, str] | None:
     if not asked.cinac:
         return None
     from gpucalcium import nets
-    from gpucalcium.cinac.shipped import shipped_classifier
+    from gpucalcium.cinac.shipped import weights
 
-    file = shipped_classifier() if asked.cinac_model is None else Path(asked.cinac_model)
+    file = Path(asked.cinac_model or weights("activity")[0])
     network = nets.load_network(file, asked.cinac_weights)
     if network.kind != "activity":
         raise ParameterError(

@@ -118,6 +118,6 @@ def test_what_is_missing_is_said_before_the_work(scene, tmp_path, monkeypatch):
     with pytest.raises(ParameterError, match="cinac=False"):
         RunSettings(cinac_model=file)
     monkeypatch.setattr("gpucalcium.cinac.shipped.FOLDER", tmp_path)
-    with pytest.raises(MissingWeightsError, match="has no classifier of kind 'activity'"):
+    with pytest.raises(MissingWeightsError, match=r"activity\.json is not there"):
         run(scene.movie, None, RunSettings(cinac=True))
     assert not (tmp_path / "out").exists()
