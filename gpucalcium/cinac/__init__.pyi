@@ -1,3 +1,5 @@
+from .annotating import write_recording as write_recording
+from .annotating import write_segment as write_segment
 from .benchmarks import benchmark_activity as benchmark_activity
 from .cell_types import read_cell_type_categories_yaml_file as read_cell_type_categories_yaml_file
 from .cinac_file import CinacFileReader as CinacFileReader
@@ -12,6 +14,7 @@ from .fusion import (
 from .metrics import ActivityStats as ActivityStats
 from .metrics import Scores as Scores
 from .metrics import compute_stats_over_gt as compute_stats_over_gt
+from .model import CinacModel as CinacModel
 from .movies import CinacDataMovie as CinacDataMovie
 from .movies import CinacFileReaderMovie as CinacFileReaderMovie
 from .movies import CinacMovie as CinacMovie
@@ -27,6 +30,11 @@ from .recording import (
     create_cinac_recording_from_cinac_file_segment as create_cinac_recording_from_cinac_file_segment,
 )
 from .rois import CellMap as CellMap
+from .shipped import weights as weights
+from .simulated import SimulatedMovieGenerator as SimulatedMovieGenerator
+from .simulated import SimulatedRecording as SimulatedRecording
+from .simulated import SimulationParams as SimulationParams
+from .simulated import simulate_recording as simulate_recording
 from .split_movies import CinacSplitedNpyMovie as CinacSplitedNpyMovie
 from .split_movies import CinacSplitedTiffMovie as CinacSplitedTiffMovie
 from .windows import load_data_for_cell_type_prediction as load_data_for_cell_type_prediction

@@ -188,6 +188,10 @@ class CinacRecording:
         smooth = smoothed(self._raw_traces()) if self._smooth is None else self._smooth.copy()
         return z_scored(smooth) - DISPLAY_OFFSET if normalized else smooth
 
+    def raw_trace(self, cell: int) -> NDArray[np.float64]:
+        """(T,) the raw trace of one cell, in units of the movie."""
+        return self._raw_traces()[cell].copy()
+
     def smooth_trace(self, cell: int) -> NDArray[np.float64]:
         """(T,) the normalised smooth trace of one cell; nothing is computed of the others but, once, raw traces."""
         if self._smooth is not None and cell == 0:  # of a segment, as it was stored there
