@@ -5,6 +5,7 @@ from . import deconvolution as deconvolution
 from . import errors as errors
 from . import images as images
 from . import movies as movies
+from . import nets as nets
 from . import plotting as plotting
 from . import registration as registration
 from . import report as report

@@ -53,6 +53,12 @@ class Network:
         # without tensor cores cuDNN has its best convolutions, Winograd's, for channels first
         self.torch_module.lay_channels(last=self.device.type == "cpu" or precision != "float32")
 
+    def __repr__(self) -> str:
+        return (
+            f"<Network: {self.kind}, K={self.n_classes}, L={self.window_len}, P={self.patch_size}, "
+            f"{self.n_parameters:,} parameters, {self.precision} on {self.device}>"
+        )
+
     @property
     def plan(self) -> Plan:
         """The layers, their sizes, and how patches are to be masked."""
@@ -178,7 +184,7 @@ class Network:
         Parameters
         ----------
         windows : mapping of input name to (n, L, P, P) or (n, L, P, P, 1) array
-            All the inputs of `inputs`, and no others.
+            All the inputs of `inputs`, and no others. A NaN makes its window's output NaN.
 
         Returns
         -------

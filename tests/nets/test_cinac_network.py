@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from gpucalcium import backend
 from gpucalcium.errors import ArrayShapeError, GpuUnavailable, ParameterError
 from gpucalcium.nets import NetworkSpec, cpu_threads, load_network
-from tests.nets.fixtures import FOLDER, NAMES, TINY, windows
+from tests.nets.fixtures import FOLDER, NAMES, TINY, stored, windows
 
 torch = pytest.importorskip("torch")
 from gpucalcium.nets import Network, build_network  # noqa: E402 - only where PyTorch is
 from gpucalcium.nets import cinac_network as module_under_test  # noqa: E402
-from gpucalcium.nets._torch_state import tensor_cores  # noqa: E402
+from gpucalcium.nets._torch_state import _tf32_settings, tensor_cores  # noqa: E402
 
 SPECS = {
     "default": TINY,
@@ -175,34 +176,45 @@ def test_seeds() -> None:
     assert np.abs(build_network(TINY, seed=None).predict(given) - first.predict(given)).max() > 0
 
 
+def switches() -> list[object]:
+    """What PyTorch's settings of TF32 are now, in the terms of its version."""
+    return [getattr(owner, name) for owner, name, _ in _tf32_settings(True)]
+
+
 def test_global_state_is_left_alone() -> None:
+    def now() -> list[object]:
+        return [torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype(), *switches()]
+
     state = torch.random.get_rng_state()
     legacy = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what is looked at
-    settings = torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()
-    precision = (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+    settings = now()
     network = build_network(TINY)
     network.predict(windows(network))
-    with tensor_cores(True):
-        pass
-    with tensor_cores(False):
-        pass
     assert torch.equal(torch.random.get_rng_state(), state)
     assert_array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
-    assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == settings
-    assert (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision) == precision
+    assert now() == settings
 
 
 def test_tensor_cores_are_allowed_or_not_for_a_while() -> None:
-    parts = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
-    before = [part.fp32_precision for part in parts]
-    for allowed, value in ((True, "tf32"), (False, "ieee")):
+    before = switches()
+    for allowed in (True, False):
         with tensor_cores(allowed):
-            assert [part.fp32_precision for part in parts] == [value] * 3
-        assert [part.fp32_precision for part in parts] == before
+            assert switches() == [value for *_, value in _tf32_settings(allowed)]
+        assert switches() == before
     assert isinstance(torch.backends.cudnn.allow_tf32, bool)  # the older switches can still be read
     with pytest.raises(RuntimeError, match="stop"), tensor_cores(True):
         raise RuntimeError("stop")
-    assert [part.fp32_precision for part in parts] == before
+    assert switches() == before
+
+
+def test_tensor_cores_of_older_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    cudnn, matmul = SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=False)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    for allowed in (True, False):
+        with tensor_cores(allowed):
+            assert cudnn.allow_tf32 is matmul.allow_tf32 is allowed
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (True, False)
 
 
 def test_threads_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,6 +271,31 @@ def test_the_active_device_is_followed(wing: object) -> None:
     exact = build_network(TINY, device="cpu")
     given = windows(network)
     assert_allclose(network.predict(given), exact.predict(given), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["activity", "older", "batch_norm", "untied", "per_frame"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("tf32", 2e-3), ("bf16", 5e-3)])
+def test_every_device_gives_what_keras_gives(
+    wing: object, name: str, precision: str, tolerance: float
+) -> None:
+    inputs, output = stored(name)
+    network = load_network(FOLDER / f"{name}.json", precision=precision)
+    assert_allclose(network.predict(inputs), output, atol=tolerance, rtol=0)
+
+
+def test_nan_stays_in_its_window() -> None:
+    network = build_network(TINY)
+    given = windows(network)
+    expected = network.predict(given)
+    given["input_1"][1, 2, 3, 4] = np.nan
+    found = network.predict(given)
+    assert np.isnan(found[1]).all()
+    assert_array_equal(found[[0, 2]], expected[[0, 2]])
+
+
+def test_it_says_what_it_is() -> None:
+    text = repr(build_network(TINY))
+    assert "activity, K=1, L=8, P=13" in text and "float32 on cpu" in text
 
 
 @pytest.mark.parametrize("name", ["gpucalcium.nets", "gpucalcium"])
