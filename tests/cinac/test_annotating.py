@@ -16,8 +16,10 @@ from gpucalcium.cinac import (
     write_segment,
 )
 from gpucalcium.cinac.cutouts import cutouts
+from gpucalcium.cinac.prediction import predict_activity
 from gpucalcium.errors import ArrayShapeError, ParameterError
 from tests.cinac.given import noisy
+from tests.cinac.models import Halved
 
 CONTOURS = [
     [[10, 16, 16, 10], [12, 12, 18, 18]],
@@ -60,6 +62,19 @@ def test_the_patch_holds_what_the_network_sees(tmp_path, cell, side):
     assert_array_equal(
         patch.movie.get_full_movie(True), recording.get_source_profile_frames(slice(5, 15), box)
     )
+
+
+@pytest.mark.parametrize("cell", range(4))
+def test_a_network_says_the_same_of_a_segment_as_of_the_recording(tmp_path, cell):
+    recording, model = scene(), Halved(patch_size=12)
+    model.mask_mode, model.buffer = "corrected", 1.0
+    with CinacFileWriter(tmp_path / "a.cinac") as writer:
+        write_segment(writer, recording, (cell, 0, 29), np.zeros(30), side=12)
+    reader = CinacFileReader(tmp_path / "a.cinac")
+    segment = create_cinac_recording_from_cinac_file_segment("a", reader, (cell, 0, 29))
+    whole = predict_activity(recording, [cell], model)
+    assert whole.std() > 0
+    assert_array_equal(predict_activity(segment, [0], model), whole)
 
 
 def test_traces_and_the_rest(tmp_path):
