@@ -141,7 +141,7 @@ class Reference:
             frames = x.reshape(-1, *x.shape[2:])
             out = self._apply(config["layer"], [frames], weights, place="frame")
             return out.reshape(*x.shape[:2], *out.shape[1:])
-        if kind in ("Sequential", "Functional"):  # here always a chain
+        if kind in ("Sequential", "Functional", "Model"):  # here always a chain
             for inner in config if isinstance(config, list) else config["layers"]:
                 x = self._apply(inner, [x], weights, place="frame")
             return x

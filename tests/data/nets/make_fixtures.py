@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from older_dialect import as_older  # beside this file
 
 try:
     import tf_keras as keras  # Keras 2 beside a TensorFlow that comes with Keras 3
@@ -132,27 +133,6 @@ def draw(model: keras.Model, seed: int) -> None:
             values = rng.normal(0, 1.2 / np.sqrt(np.prod(value.shape[:3])), value.shape)
         weights.append(values.astype(np.float32))
     model.set_weights(weights)
-
-
-def as_older(description: dict) -> dict:
-    """The same description as Keras 2.2 writes it: Sequential models are bare lists, the class is Model."""
-
-    def rewrite(value):
-        if isinstance(value, list):
-            return [rewrite(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        value = {key: rewrite(item) for key, item in value.items()}
-        if value.get("class_name") == "Functional":
-            value["class_name"] = "Model"
-        if value.get("class_name") == "Sequential":
-            layers = value["config"]["layers"]
-            value["config"] = [layer for layer in layers if layer["class_name"] != "InputLayer"]
-        for newer in ("groups", "ragged", "sparse", "time_major"):
-            value.pop(newer, None)
-        return value
-
-    return {**rewrite(description), "keras_version": "2.2.4"}
 
 
 def store(name: str, model: keras.Model, description: str) -> None:
