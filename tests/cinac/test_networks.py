@@ -13,6 +13,8 @@ pytest.importorskip("safetensors")
 from gpucalcium import backend, nets
 from gpucalcium.cinac import CinacPredictor
 from gpucalcium.cinac.prediction import predict_activity, predict_cell_types
+from gpucalcium.cinac.shipped import FOLDER, weights
+from gpucalcium.cinac.train import HELD_OUT_SEEDS, simulated
 from tests.cinac.scenes import predicted_by_loop, recording
 
 SMALL = {"conv_filters": (4, 4, 6, 6), "lstm_sizes": (5, 6), "bin_lstm_size": 7}
@@ -85,3 +87,19 @@ def test_predictor_reads_network_files(tmp_path):
     found = predictor.predict(None)["one", "v1_v2"]
     assert_array_equal(np.flatnonzero(found.any(axis=1)), [0, 1, 3])
     assert_allclose(found[[0, 3]], predict_activity(rec, [0, 3], model)[..., 0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    not (FOLDER / "activity.json").is_file(), reason="this checkout has no trained classifier"
+)
+def test_precisions_of_the_trained_classifier_give_one_raster():
+    """A movie that it was not trained on: 99.9 % of frames stay on their side of one half."""
+    rec = simulated([HELD_OUT_SEEDS[1]], 300, "activity")[0].recording("held out")
+    exact, tf32, bf16 = (
+        predict_activity(rec, range(40), nets.load_network(weights("activity")[0], precision=precision))
+        >= 0.5
+        for precision in ("float32", "tf32", "bf16")
+    )
+    assert 0.01 < exact.mean() < 0.2
+    for other in (tf32, bf16):
+        assert (other == exact).mean() >= 0.999
