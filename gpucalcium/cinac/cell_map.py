@@ -33,13 +33,13 @@ class CellMap:
     def centroids(self) -> NDArray[np.float64]:
         """(N, 2) x and y."""
         shapely = optional("shapely", "the geometry of cells")
-        return shapely.get_coordinates(shapely.centroid(self.polygons)).reshape(-1, 2)
+        return shapely.get_coordinates(shapely.centroid(self._shapes)).reshape(-1, 2)
 
     @cached_property
     def bounds(self) -> NDArray[np.int64]:
         """(N, 4) least x, least y, greatest x, greatest y, truncated toward zero."""
         shapely = optional("shapely", "the geometry of cells")
-        return np.trunc(shapely.bounds(self.polygons)).astype(np.int64).reshape(-1, 4)
+        return np.trunc(shapely.bounds(self._shapes)).astype(np.int64).reshape(-1, 4)
 
     @property
     def boxes(self) -> NDArray[np.int64]:
@@ -50,11 +50,16 @@ class CellMap:
     def neighbours(self) -> tuple[NDArray[np.int64], ...]:
         """For each cell the others that it meets, sorted; to touch is enough."""
         shapely = optional("shapely", "the geometry of cells")
-        pairs = shapely.STRtree(self.polygons).query(self.polygons, predicate="intersects")
+        pairs = shapely.STRtree(self._shapes).query(self._shapes, predicate="intersects")
         one, other = pairs[:, pairs[0] != pairs[1]]
         order = np.lexsort((other, one))
         cuts = np.searchsorted(one[order], np.arange(1, len(self)))
         return tuple(part.astype(np.int64) for part in np.split(other[order], cuts)[: len(self)])
+
+    @property
+    def _shapes(self) -> NDArray[np.object_]:
+        """The polygons as Shapely's functions of many take them."""
+        return np.array(self.polygons, dtype=object)
 
     def pixels(self, cell: int, shape: tuple[int, int]) -> NDArray[np.int64]:
         """Pixels of a cell inside a field of view of `shape` (rows, columns), as sorted indices in C order.

@@ -35,6 +35,15 @@ def test_what_a_contour_says():
     assert len(cells) == 2
 
 
+@pytest.mark.parametrize("make", [from_contours, from_pixel_masks])
+def test_no_cells(make):
+    cells = make([])
+    assert len(cells) == 0
+    assert cells.neighbours == ()
+    assert cells.centroids.shape == (0, 2)
+    assert cells.bounds.shape == cells.boxes.shape == (0, 4)
+
+
 def test_matlab_counts_from_one_and_nothing_given_is_changed():
     given = [SQUARE.copy(), SQUARE.astype(float) + 0.5]
     cells = from_contours(given, from_matlab=True)
