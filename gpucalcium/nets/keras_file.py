@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,11 @@ def _names(group: h5py.Group, attribute: str) -> list[str] | None:
     """Names in an attribute, which Keras cuts into numbered ones if there are many."""
     if attribute in group.attrs:
         values = list(group.attrs[attribute])
-    elif f"{attribute}0" in group.attrs:
-        values = []
-        while f"{attribute}{len(values)}" in group.attrs:
-            values.append(group.attrs[f"{attribute}{len(values)}"])
-        values = [name for chunk in values for name in chunk]
     else:
-        return None
+        numbered = takewhile(group.attrs.__contains__, (f"{attribute}{index}" for index in count()))
+        values = [name for part in numbered for name in group.attrs[part]]
+        if not values:
+            return None
     return [name.decode() if isinstance(name, bytes) else str(name) for name in values]
 
 

@@ -13,7 +13,8 @@ from gpucalcium.nets import NetworkSpec
 
 FOLDER = Path(__file__).parents[1] / "data" / "nets"
 NAMES = (
-    "activity single_vector attention_after batch_norm per_frame cell_type cell_type_binary older newer untied nested"
+    "activity single_vector attention_after batch_norm per_frame cell_type cell_type_binary "
+    "older newer untied nested bare"
 ).split()
 
 TINY = NetworkSpec(window_len=8, patch_size=13, conv_filters=(3, 4, 5, 6), lstm_sizes=(5, 7), bin_lstm_size=6)

@@ -154,7 +154,7 @@ class Reference:
             case "InputLayer" | "Dropout":
                 return x
             case "Conv2D":
-                out = conv(x, own["kernel"], own["bias"], config["padding"])
+                out = conv(x, own["kernel"], own.get("bias", np.zeros(1)), config["padding"])
                 return FUNCTIONS[config["activation"]](out)
             case "Activation":
                 return FUNCTIONS[config["activation"]](x)
@@ -164,7 +164,8 @@ class Reference:
                 return max_pool(x)
             case "BatchNormalization":
                 statistics = own["moving_mean"], own["moving_variance"]
-                return batch_norm(x, own["gamma"], own["beta"], *statistics, config["epsilon"])
+                gamma, beta = own.get("gamma", np.ones(1)), own.get("beta", np.zeros(1))
+                return batch_norm(x, gamma, beta, *statistics, config["epsilon"])
             case "Flatten":
                 return x.reshape(len(x), -1)
             case "Dense":
@@ -192,4 +193,4 @@ class Reference:
 
 def _lstm_weights(weights: dict[str, Values], end: str) -> list[Values]:
     names = ("/kernel", "recurrent_kernel", "bias")
-    return [next(v for path, v in weights.items() if end in path and name in path) for name in names]
+    return [next((v for p, v in weights.items() if end in p and name in p), np.zeros(1)) for name in names]

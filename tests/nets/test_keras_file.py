@@ -244,6 +244,18 @@ def test_a_missing_layer_is_named(tmp_path: Path) -> None:
         load_network(tmp_path / "model.json")
 
 
+def test_long_lists_of_names_are_cut_into_several(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "activity.h5", tmp_path / "cut.h5")
+    with h5py.File(tmp_path / "cut.h5", "r+") as file:
+        names = list(file.attrs["layer_names"])
+        del file.attrs["layer_names"]
+        for index, first in enumerate(range(0, len(names), 7)):
+            file.attrs[f"layer_names{index}"] = names[first : first + 7]
+    inputs, output = stored("activity")
+    network = load_network(FOLDER / "activity.json", tmp_path / "cut.h5")
+    assert_allclose(network.predict(inputs), output, atol=KERAS_TOLERANCE)
+
+
 def test_weights_of_another_network_are_named() -> None:
     with pytest.raises(NetworkFileError, match=r"weights of 11 layers .*, the model has 9 \(time"):
         load_network(FOLDER / "attention_after.json", FOLDER / "batch_norm.h5")

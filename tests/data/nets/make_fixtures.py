@@ -42,6 +42,7 @@ NETWORKS = {
     "cell_type_binary": {"kind": "cell_type", "inputs": 1, "no_attention": True},
     "older": {"gate": "hard_sigmoid", "single_vector": True, "batch_norm": True},
     "nested": {"batch_norm": True, "functional": True},
+    "bare": {"batch_norm": True, "bare": True},
     "newer": {"batch_norm": True, "single_vector": True},
 }
 
@@ -52,22 +53,26 @@ def pathless(function):
     return function
 
 
-def encoder(activation: str, batch_norm: bool, functional: bool) -> keras.Model:
-    """Frames (P, P, 1) to features, as a Sequential or a Model."""
+def encoder(activation: str, batch_norm: bool, functional: bool, bare: bool) -> keras.Model:
+    """Frames (P, P, 1) to features, as a Sequential or a Model; if bare, some layers frozen, fewer weights."""
     model = keras.Sequential()
     for index, filters in enumerate((3, 4, 5, 6)):
         shape = {"input_shape": (PATCH, PATCH, 1)} if index == 0 else {}
-        model.add(L.Conv2D(filters, (3, 3), padding="valid" if index % 2 else "same", **shape))
+        model.add(
+            L.Conv2D(filters, (3, 3), padding="valid" if index % 2 else "same", use_bias=not bare, **shape)
+        )
         if activation == "swish":
             model.add(L.Lambda(pathless(lambda x: x * keras.backend.sigmoid(x))))
         else:
             model.add(L.Activation(activation))
         if batch_norm and index in (0, 1, 3):
-            model.add(L.BatchNormalization())
+            model.add(L.BatchNormalization(scale=not bare, center=not (bare and index)))
         if index % 2:
             model.add(L.MaxPooling2D((2, 2)))
     model.add(L.Flatten())
     model.add(L.Dropout(0.5))
+    for layer in model.layers[2:4] if bare else ():  # a normalisation, and the convolution after it
+        layer.trainable = False
     if not functional:
         return model
     last = given = L.Input((PATCH, PATCH, 1))
@@ -90,9 +95,10 @@ def attention(features, single_vector: bool):
 def network(
     kind="activity", classes=1, inputs=2, activation="swish", gate="sigmoid", single_vector=False,
     attention_after=False, no_attention=False, batch_norm=False, one_way=False, functional=False,
+    bare=False,
 ) -> keras.Model:  # fmt: skip
     """One network; its encoder is one object for all inputs."""
-    shared = encoder(activation, batch_norm, functional)
+    shared = encoder(activation, batch_norm, functional, bare)
     given, branches = [], []
     for which in range(inputs):
         given.append(L.Input((WINDOW, PATCH, PATCH, 1), name=f"input_{which}"))
@@ -101,7 +107,9 @@ def network(
             features = attention(features, single_vector)
         last = features
         for units in (5, 7):
-            lstm = L.LSTM(units, return_sequences=True, dropout=0.5, recurrent_activation=gate)
+            lstm = L.LSTM(
+                units, return_sequences=True, dropout=0.5, recurrent_activation=gate, use_bias=not bare
+            )
             out = (lstm if one_way else L.Bidirectional(lstm))(last)
             last = L.Concatenate(axis=-1)([out, features])
         branches.append(last)
