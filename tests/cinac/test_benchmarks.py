@@ -128,6 +128,19 @@ def test_methods_are_compared_on_common_cells(root):
     assert same.summary() == found.summary()
 
 
+def test_methods_without_common_cells(root):
+    for name, cells in (("m1", [1]), ("m2", [])):
+        described(
+            root,
+            name,
+            caiman=f"{SPIKES}, cells: {cells}",
+            ours=f"file_name: {name}_predictions_ours.npz, cells: [0]",
+        )
+    rows = benchmark_activity(root).comparisons()
+    assert {row["cells"] for row in rows} == {0}
+    assert all(np.isnan(row["p"]) and np.isnan(row["median"]) for row in rows)
+
+
 def test_equal_methods_do_not_differ(root):
     (root / "benchmark.yaml").write_text("inferences_to_benchmark: [ours, again]")
     for name in ("m1", "m2"):
@@ -245,12 +258,17 @@ def test_bad_root_files(root, text, error, words):
         (f"{SPIKES}, caiman_fiji_mapping: [9, 1, 2, 3]", ArrayShapeError, "none for cell 9"),
         (f"{SPIKES}, caiman_fiji_mapping: [0.5]", MovieFileError, "whole numbers"),
         ("file_name: short.npy", ArrayShapeError, "has 5 frames; cell 0 is annotated up to frame 89"),
+        ("file_name: deep.npy", ArrayShapeError, r"\(cells, frames\) is expected"),
+        ("file_name: names.npy", MovieFileError, "where numbers are expected"),
+        ("file_name: short.npy, traces_file_name: traces.npy", ArrayShapeError, r"its traces \(4, 90\)"),
         ("file_name: objects.npy", MovieFileError, r"objects\.npy cannot be read"),
         ("file_name: notes.txt", MovieFileError, "arrays are read from"),
     ],
 )  # fmt: skip
 def test_bad_methods(root, said, error, words):
     np.save(root / "m1" / "short.npy", np.zeros((N, 5)))
+    np.save(root / "m1" / "deep.npy", np.zeros((N, T, 2)))
+    np.save(root / "m1" / "names.npy", np.array(["a", "b"]))
     np.save(root / "m1" / "objects.npy", np.array([{}]), allow_pickle=True)
     (root / "m1" / "notes.txt").write_text("a")
     described(root, "m1", caiman=said)

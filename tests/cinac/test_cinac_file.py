@@ -180,6 +180,8 @@ def test_a_recording_of_a_segment(tmp_path):
     assert_array_equal(smooth, said["smooth_traces"])
     assert made.get_smooth_traces(normalized=True).shape == (10,)
     assert_allclose(made.get_smooth_traces(normalized=True).mean(), -2)
+    assert_array_equal(made.smooth_trace(0), made.get_smooth_traces(normalized=True))
+    assert "1 segments" in repr(reader)
     assert made.get_raw_traces(False).shape == (2, 10)
 
 

@@ -56,6 +56,7 @@ def test_masks_of_known_shapes():
     bow = from_contours([[[1, 5, 5, 1], [1, 5, 1, 5]]]).polygons[0]
     assert draw_mask(bow, (7, 7)).sum() == 17  # two triangles that share one pixel
     assert not draw_mask(square, (6, 7), corner=(30, 30)).any()
+    assert not draw_mask(shapely.Polygon(), (6, 7)).any()
     far = shapely.Polygon([(0.9, 0.9), (3.9, 0.9), (3.9, 2.9), (0.9, 2.9)])
     assert_array_equal(
         draw_mask(far, (6, 7)), draw_mask(shapely.Polygon([(0, 0), (3, 0), (3, 2), (0, 2)]), (6, 7))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from gpucalcium.cinac import CinacDataMovie, CinacRecording
+from gpucalcium.cinac import CinacDataMovie, CinacRecording, rois
 from gpucalcium.cinac.recording import get_new_cell_indices_if_cells_removed
 from gpucalcium.errors import ArrayShapeError, ArrayTypeError, ParameterError
 from tests.cinac.given import CONTOURS, noisy, recording
@@ -55,6 +55,28 @@ def test_every_setter_sets():
     A[[14, 15, 27, 28], 0] = A[[100, 101], 1] = 1
     made.set_rois_from_footprints(A)
     assert made.get_n_cells() == 2
+
+
+@pytest.mark.parametrize(
+    ("setter", "maker", "arguments"),
+    [
+        ("set_rois_from_suite_2p", "from_suite2p", ("iscell.npy", "stat.npy")),
+        ("set_rois_from_nwb", "from_nwb", ("a.nwb", "ophys", "seg", "plane", True)),
+        ("set_rois_from_fiji", "from_fiji", ("all.zip",)),
+    ],
+)
+def test_setters_of_files_hand_everything_on(monkeypatch, setter, maker, arguments):
+    asked = []
+
+    def made_of(*given):
+        asked.append(given)
+        return rois.from_contours(CONTOURS)
+
+    monkeypatch.setattr(rois, maker, made_of)
+    made = recording(contours=CONTOURS[:1])
+    getattr(made, setter)(*arguments)
+    assert asked == [arguments]
+    assert made.get_n_cells() == 3
 
 
 def test_source_profile_frames():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from datetime import UTC, datetime
 
 import numpy as np
@@ -147,3 +148,7 @@ def test_cells_drawn_in_fiji(tmp_path):
         from_fiji(tmp_path / "bad.roi")
     with pytest.raises(MovieNotFoundError):
         from_fiji(tmp_path / "none.zip")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with pytest.raises(MovieFileError, match="holds no ROI"):
+        from_fiji(tmp_path / "empty.zip")

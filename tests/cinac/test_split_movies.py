@@ -80,6 +80,9 @@ def test_split_movies_that_are_damaged(tmp_path):
     np.save(folder / "std.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(MovieFileError, match="must hold one number"):
         CinacSplitedNpyMovie("a", tmp_path)
+    np.save(folder / "std.npy", np.nan)
+    with pytest.raises(MovieFileError, match="holds nan"):
+        CinacSplitedNpyMovie("a", tmp_path)
     (folder / "std.npy").unlink()
     with pytest.raises(MovieFileError, match=r"std\.npy must hold one number"):
         CinacSplitedNpyMovie("a", tmp_path)
