@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from gpucalcium.cnmf._movie import PixelMovie, cropped, images_movie
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization import initialize_components
-from gpucalcium.cnmf.initialization.seeded import components_in_masks
+from gpucalcium.cnmf.initialization.seeded import background_beside, components_in_masks
 from gpucalcium.cnmf.merging import merge_components
 from gpucalcium.cnmf.missing import without_missing
 from gpucalcium.cnmf.ring_fit import (
@@ -65,6 +64,13 @@ def check_supported(cnmf: CNMF) -> None:
         raise ParameterError(
             "center_psf=True is the filter of method_init='corr_pnr' (one-photon movies): set both, or neither"
         )
+    known = params.get("init", "method_init").lower() == "corr_pnr" or params.get("patch", "rf") is not None
+    seeds = params.get("init", "seed_method")
+    if params.get("init", "K") is None and isinstance(seeds, str) and not known and cnmf.estimates.A is None:
+        raise ParameterError(
+            "init.K=None: how many cells there are follows from their seeds in method_init='corr_pnr', and from the "
+            "size of a patch with rf; otherwise give K"
+        )
     if params.get("preprocess", "compute_g"):
         raise NotSupportedError(
             "compute_g=True asks for one calcium model for all pixels, but every trace gets its own: use "
@@ -94,6 +100,8 @@ def fit(
     check_supported(cnmf)
     source = open_movie(images)
     dims = tuple(source.shape[1:])
+    if not all(isinstance(part, slice) for part in indices):
+        raise ParameterError(f"indices={indices!r}: expected a slice for each axis of the field of view")
     window = tuple(indices) + (slice(None),) * (len(dims) - len(indices))
     if len(window) != len(dims):
         raise MovieShapeError(f"indices names {len(window)} axes, but the field of view is {dims}")
@@ -119,6 +127,9 @@ def fit(
     found.dims, found.nr, found.center = dims, found.A.shape[1], centers_of_mass(found.A, dims)
     work.dims = dims
     vars(cnmf).update(vars(work))
+    if not found.A.shape[1]:
+        still = not np.any(found.sn)
+        log.warning("no components: %s", "the movie does not change" if still else "nothing stands out of the noise")
 
 
 def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
@@ -130,6 +141,8 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
         initialize(cnmf, movie)
     elif estimates.C is None:
         start_from_masks(cnmf, movie)
+    elif estimates.f is None and not has_ring(cnmf):
+        estimates.b, estimates.f = background_beside(movie, estimates.A, estimates.C, params.get("init", "nb"))
     done()
     refined = not params.get("patch", "only_init")
     if estimates.W is None and (refined_beside_ring(cnmf) if refined else has_ring(cnmf)):
@@ -239,6 +252,8 @@ def update_temporal(cnmf: CNMF, movie: PixelMovie, p: int) -> None:
     """New traces and background time courses, with an AR model of order p."""
     group, estimates = cnmf.params.get_group("temporal"), cnmf.estimates
     group["p"] = p
+    if group["s_min"]:
+        estimates.normalize_components()  # spikes are compared in the units of the traces that a fit gives
     b, f = low_rank(estimates)
     C, A, b, f, S, bl, c1, sn, g, YrA, lam = update_temporal_components(
         beside_ring(estimates, movie), estimates.A, b, estimates.C, f, **group
@@ -320,18 +335,15 @@ def deconvolve(cnmf: CNMF, options: dict[str, Any]) -> None:
 def hals_traces(
     cnmf: CNMF,
     movie: PixelMovie,
-    groups: Sequence[Any] | None,
-    order: Sequence[int] | None,
+    rows: list[int],
     update_bck: bool,
     bck_non_neg: bool,
     iters: int,
     tol: float,
 ) -> None:
-    """`CNMF.HALS4traces`."""
+    """`CNMF.HALS4traces`; `rows`: components in the order in which they are updated."""
     estimates = cnmf.estimates
     both, Cf, K = _model(estimates, movie)
-    rows = list(chain.from_iterable(groups)) if groups is not None else order
-    rows = list(range(K)) if rows is None or len(rows) == 0 else [int(k) for k in rows if k < K]
     background = list(range(K, len(Cf)))
     C, noisy = hals.hals_traces(
         beside_ring(estimates, movie).project(both),

@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from gpucalcium.cnmf import _fit, patches, storage
 from gpucalcium.cnmf._fit_file import fit_file
 from gpucalcium.cnmf._movie import PixelMovie, images_movie, pixel_movie
+from gpucalcium.cnmf._steps import (
+    checked_movie,
+    components_to_start_from,
+    in_order,
+    needs_components,
+    numbers_below,
+    undone_if_it_fails,
+)
 from gpucalcium.cnmf.estimates import Estimates
 from gpucalcium.cnmf.initialization.greedy import time_last
 from gpucalcium.cnmf.params import CNMFParams
@@ -145,6 +153,7 @@ class CNMF:
         else:
             self.params = copy.deepcopy(params)
             self.params.set("patch", {"n_processes": n_processes})
+        components_to_start_from(Ain, Cin, b_in, f_in)
         self.dview = dview
         self.dims: tuple[int, ...] | None = None
         self.mmap_file: str | None = None
@@ -250,11 +259,10 @@ class CNMF:
 
         Keywords change parameters of the group `init`.
         """
-        if kwargs:
-            self.params.change_params({"init": kwargs})
-        if not isinstance(Y, PixelMovie):
-            Y = time_last(Y) if hasattr(Y, "ndim") else images_movie(Y)
-        _fit.initialize(self, Y)
+        with undone_if_it_fails(self, "init", kwargs):
+            if not isinstance(Y, PixelMovie):
+                Y = time_last(Y) if hasattr(Y, "ndim") else images_movie(Y)
+            _fit.initialize(self, Y)
         return self
 
     def update_spatial(self, Y: Any, use_init: bool = True, **kwargs: Any) -> CNMF:
@@ -263,9 +271,8 @@ class CNMF:
         Keywords change parameters of the group `spatial`. `use_init` is accepted for old scripts: there is one
         set of estimates.
         """
-        if kwargs:
-            self.params.change_params({"spatial": kwargs})
-        _fit.update_spatial(self, self._fitting(Y))
+        with undone_if_it_fails(self, "spatial", kwargs):
+            _fit.update_spatial(self, self._fitting(Y))
         return self
 
     def update_temporal(self, Y: Any, use_init: bool = True, **kwargs: Any) -> CNMF:
@@ -273,15 +280,15 @@ class CNMF:
 
         Keywords change parameters of the group `temporal`; `use_init` as in `update_spatial`.
         """
-        if kwargs:
-            self.params.change_params({"temporal": kwargs})
-        _fit.update_temporal(self, self._fitting(Y), self.params.get("temporal", "p"))
+        with undone_if_it_fails(self, "temporal", kwargs):
+            _fit.update_temporal(self, self._fitting(Y), self.params.get("temporal", "p"))
         return self
 
     def merge_comps(
         self, Y: Any, mx: int = 50, fast_merge: bool = True, max_merge_area: float | None = None
     ) -> CNMF:
-        """Merge overlapping components with correlated traces; see `merge_components`."""
+        """Merge overlapping components with correlated traces; see `merge_components`. `Y` is not needed."""
+        needs_components(self.estimates, residuals=True)
         if max_merge_area is None:
             max_merge_area = self.params.get("merging", "max_merge_area")
         _fit.merge(self, mx, fast_merge, max_merge_area)
@@ -327,6 +334,7 @@ class CNMF:
             raise ParameterError(
                 f"{', '.join(unknown)}: no option here; there are {', '.join(sorted(FOOPSI_OPTIONS | {'sn'}))}"
             )
+        needs_components(self.estimates, residuals=True)
         chosen = {
             "p": self.params.get("preprocess", "p") if p is None else p,
             "method_deconvolution": method_deconvolution,
@@ -341,7 +349,7 @@ class CNMF:
         """Delete components, by number, from everything that has one entry for each."""
         count = 0 if self.estimates.A is None else self.estimates.A.shape[1]
         kept = np.ones(count, bool)
-        kept[list(ind_rm)] = False
+        kept[numbers_below(count, ind_rm, "ind_rm")] = False
         self.estimates.select_components(np.flatnonzero(kept), save_discarded_components=False)
         return self
 
@@ -370,11 +378,11 @@ class CNMF:
         iters, tol
             Sweeps at most; stop once one changes the traces by less, relative.
         """
+        movie = self._fitting(Yr)
         _fit.hals_traces(
             self,
-            self._fitting(Yr),
-            groups if use_groups else None,
-            order,
+            movie,
+            in_order(self.estimates.A.shape[1], groups, use_groups, order).tolist(),
             update_bck,
             bck_non_neg,
             iters,
@@ -388,16 +396,15 @@ class CNMF:
         return self
 
     def _fitting(self, Y: Any) -> PixelMovie:
+        needs_components(self.estimates)
         movie = as_movie(Y)
-        if self.estimates.A is None or self.estimates.C is None:
-            raise ParameterError("there are no components yet: call initialize or fit first")
         if self.estimates.dims is None:
             if len(movie.dims) == 1:
                 raise ParameterError(
                     "estimates.dims is None: a pixels x time matrix does not tell the field of view"
                 )
             self.estimates.dims = movie.dims
-        return movie
+        return checked_movie(self.estimates, movie)
 
 
 def as_movie(Y: Any) -> PixelMovie:

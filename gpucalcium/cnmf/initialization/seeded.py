@@ -46,16 +46,38 @@ def components_in_masks(
     if masks.shape[0] != movie.d:
         raise ArrayShapeError(f"the masks have {masks.shape[0]} pixels, but the field of view has {movie.d}")
     sizes = np.maximum(np.asarray(masks.sum(0)).ravel(), 1)
-    outside = np.flatnonzero(np.asarray(masks.sum(1)).ravel() == 0)
-    if not len(outside):
-        outside = np.arange(movie.d)
-    f = _time_courses(movie, outside, nb)
+    f = _time_courses(movie, _outside(masks), nb)
     b = _images(movie, f)
     means = csc_matrix(masks.multiply(1 / sizes[None]))
     C = np.maximum(movie.project(means) - (means.T @ b) @ f, 0)
     both = csc_matrix(hstack([masks, csc_matrix(b)]))
     A = hals_footprints(movie, both, np.vstack([C, f]), FOOTPRINT_SWEEPS, slice(0, masks.shape[1]))
     return refine_hals(movie, A[:, : masks.shape[1]], C, b, f, bSiz=None, maxIter=ROUNDS)
+
+
+def background_beside(
+    movie: PixelMovie, A: Any, C: NDArray, nb: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Background of rank `nb`, (d, nb) and (nb, T), beside given components: time courses as in `components_in_masks`.
+
+    Raises
+    ------
+    ArrayShapeError
+        Components of another number of pixels or frames.
+    """
+    A = csc_matrix(A)
+    if A.shape[0] != movie.d or np.shape(C) != (A.shape[1], movie.T):
+        raise ArrayShapeError(
+            f"Ain has shape {A.shape} and Cin {np.shape(C)}, but the movie has {movie.d} pixels and {movie.T} frames"
+        )
+    f = _time_courses(movie, _outside(A), nb)
+    return _images(movie, f, A @ (C @ f.T)).astype(np.float32), f.astype(np.float32)
+
+
+def _outside(A: csc_matrix) -> NDArray[np.int64]:
+    """Pixels of no component, or all if there are none."""
+    outside = np.flatnonzero(np.asarray((A != 0).sum(1)).ravel() == 0)
+    return outside if len(outside) else np.arange(A.shape[0])
 
 
 def _time_courses(movie: PixelMovie, outside: NDArray[np.int64], nb: int) -> NDArray[np.float64]:
@@ -68,10 +90,10 @@ def _time_courses(movie: PixelMovie, outside: NDArray[np.int64], nb: int) -> NDA
     return background_nmf(backend.put(np.maximum(rows, 0).astype(np.float32)), nb)[1].astype(np.float64)
 
 
-def _images(movie: PixelMovie, f: NDArray[np.float64]) -> NDArray[np.float64]:
-    """b = max(0, Y f' (f f')^-1)."""
+def _images(movie: PixelMovie, f: NDArray[np.float64], cells: NDArray | float = 0.0) -> NDArray[np.float64]:
+    """b = max(0, (Y f' - cells) (f f')^-1)."""
     everywhere = np.arange(movie.d)
     columns = np.repeat(np.arange(len(f)), movie.d)
     sums, _ = movie.sample(f, np.tile(everywhere, len(f)), columns)
-    products = movie.in_fortran_order(sums.reshape(len(f), movie.d).T)
+    products = movie.in_fortran_order(sums.reshape(len(f), movie.d).T) - cells
     return np.maximum(np.linalg.lstsq(f @ f.T, products.T, rcond=None)[0].T, 0) if len(f) else products
