@@ -16,6 +16,7 @@ from gpucalcium.cnmf._movie import PixelMovie, images_movie
 from gpucalcium.cnmf.cell_extent import SAME_PLACE, groups_at_one_place, reach, within_reach
 from gpucalcium.cnmf.footprints import centers_of_mass
 from gpucalcium.cnmf.initialization.background import Streamed, background_nmf
+from gpucalcium.cnmf.initialization.cell_or_background import is_background
 from gpucalcium.cnmf.initialization.corr_pnr import SeedSearch, check_planes, find_seeded
 from gpucalcium.cnmf.initialization.downscale import upscale_footprints, upscale_traces
 from gpucalcium.cnmf.initialization.greedy import per_axis, places_of
@@ -46,6 +47,10 @@ class Cells(NamedTuple):
     def C(self) -> NDArray[np.float32]:
         """Traces, (K, T)."""
         return self.found.C
+
+    def at(self, index: NDArray) -> Cells:
+        """Some of the cells."""
+        return Cells(self.A[:, index], self.found.at(index), self.YrA[index])
 
 
 class Start(NamedTuple):
@@ -283,6 +288,8 @@ def start_one_photon(
         cells = model.refined(rest, A, C, sn, far, whole=False)
     cells = model.merged(cells, whole=True)
     cells = model.refined(rest, cells.A, cells.C, sn, far, whole=True)
+    if places_of(search.seed_method)[0] == "auto":
+        cells = cells.at(~is_background(ring, movie, cells.A, cells.C, cells.YrA))
     b, f = _background(movie, ring, cells, model.nb)
     return Start(cells, b, f, ring if model.nb == 0 else None)
 
@@ -344,7 +351,7 @@ def _new_ones(more: Cells, cells: Cells) -> Cells:
     norms, known = (np.sqrt(np.asarray(x.A.power(2).sum(0)).ravel()) for x in (more, cells))
     cosine = (more.A.T @ cells.A).toarray() / np.maximum(np.outer(norms, known), 2.0**-100)
     new = (cosine < SAME_PLACE).all(1) & (skewness(more.C + more.YrA) > LEAST_SKEWNESS)
-    return Cells(more.A[:, new], more.found.at(new), more.YrA[new])
+    return more.at(new)
 
 
 def _left_over(rest: RingResidual, cells: Cells) -> Array:
