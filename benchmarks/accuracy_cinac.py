@@ -50,7 +50,10 @@ class Scene:
         made = simulated([seed], FRAMES, what)[0]
         recording = made.recording(f"simulated_{seed}")
         overlaps = np.array([len(others) > 0 for others in recording.cells.neighbours])
-        raw, smooth = recording.get_raw_traces(normalized=False), recording.get_smooth_traces(normalized=False)
+        raw, smooth = (
+            recording.get_raw_traces(normalized=False),
+            recording.get_smooth_traces(normalized=False),
+        )
         return cls(seed, made, recording, raw, smooth, overlaps)
 
     def scores(self, raster: NDArray, cells: NDArray[np.bool_]) -> tuple[Scores, Scores]:
@@ -146,7 +149,10 @@ def draw(path: Path, scene_: Scene, chances: NDArray, spikes: NDArray, threshold
         base = 4.2 * row
         left.plot(base + 1.4 + (trace - np.median(trace)) / np.ptp(trace) * 2.6, color="0.35", lw=0.7)
         left.plot(base + 0.5 + 0.6 * chances[cell], color="tab:blue", lw=1)
-        marks = (("tab:green", scene_.made.raster[cell], 0.25), ("tab:orange", spikes[cell] >= threshold, 0.0))
+        marks = (
+            ("tab:green", scene_.made.raster[cell], 0.25),
+            ("tab:orange", spikes[cell] >= threshold, 0.0),
+        )
         for colour, active, height in marks:
             frames = np.flatnonzero(active)
             left.plot(frames, np.full(len(frames), base + height), "|", color=colour, ms=6)
@@ -157,17 +163,25 @@ def draw(path: Path, scene_: Scene, chances: NDArray, spikes: NDArray, threshold
         ("tab:orange", "deconvolution above its threshold"),
     ):
         left.plot([], [], color=colour, label=label)
-    left.set(yticks=[], xlabel="frame", title=f"four cells of movie {scene_.seed}, all overlapped by others", xlim=(0, 600))
+    title = f"four cells of movie {scene_.seed}, all overlapped by others"
+    left.set(yticks=[], xlabel="frame", title=title, xlim=(0, 600))
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4, frameon=False, fontsize=8)
     names = list(dict.fromkeys(name for _, name in found))
     movies = sorted({group for group, _ in found if group.startswith("movie")})
     for k, name in enumerate(names):
         heights = [found[movie, name][0].f1 for movie in movies]
-        right.bar(np.arange(len(movies)) + 0.38 * k, heights, 0.36, label=name, color=("tab:blue", "tab:orange")[k])
+        right.bar(
+            np.arange(len(movies)) + 0.38 * k, heights, 0.36, label=name, color=("tab:blue", "tab:orange")[k]
+        )
     noise = [scene(int(movie.split()[1]), FRAMES).noise_variance for movie in movies]
     labels = [f"{movie.split()[1]}\n{value:.3f}" for movie, value in zip(movies, noise, strict=True)]
     right.set_xticks(np.arange(len(movies)) + 0.19, labels, fontsize=8)
-    right.set(ylim=(0, 1), ylabel="F1 of transients", title="held-out movies", xlabel="movie, and its noise variance")
+    right.set(
+        ylim=(0, 1),
+        ylabel="F1 of transients",
+        title="held-out movies",
+        xlabel="movie, and its noise variance",
+    )
     right.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=110)
 
@@ -182,10 +196,13 @@ def main() -> None:
     asked = parser.parse_args()
     network = nets.load_network(asked.model or weights("activity")[0])
     order, threshold, wide, tuned = best_deconvolution([Scene.of(seed) for seed in TUNED_ON])
-    print(f"deconvolution: AR({order}), spikes of {threshold} noise levels, widened: {wide}; F1 {tuned:.3f} where tuned")
+    print(
+        f"deconvolution: AR({order}), {threshold} noise levels, widened: {wide}; F1 {tuned:.3f} where tuned"
+    )
     scenes = [Scene.of(seed) for seed in HELD_OUT_SEEDS[: asked.movies]]
     chances = {
-        s.seed: predict_activity(s.recording, np.arange(len(s.raw)), network, overlap=0.5)[..., 0] for s in scenes
+        s.seed: predict_activity(s.recording, np.arange(len(s.raw)), network, overlap=0.5)[..., 0]
+        for s in scenes
     }
     methods: dict[str, Callable[[Scene], NDArray]] = {
         "network": lambda s: chances[s.seed] >= ACTIVE_FROM,

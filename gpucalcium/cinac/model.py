@@ -199,6 +199,11 @@ class CinacModel:
         if p.max_validation_patches is not None:
             chosen = np.sort(rng.permutation(len(self.validation))[: p.max_validation_patches])
             self.validation = [self.validation[i] for i in chosen]
+        for name in ("training", "validation"):
+            if not getattr(self, name):
+                raise ParameterError(
+                    f"there are no windows for {name}: give longer segments, or other shares in main_ratio_balance"
+                )
         log.info(
             "windows: %d for training, %d for validation, %d for the test",
             len(self.training),

@@ -57,13 +57,28 @@ OF_ACTIVITY: Mapping[str, Any] = {
 OF_TYPES: Mapping[str, Any] = {
     "cell_type_classifier_mode": True,
     "with_all_pixels": True,
-    "window_len": 200,
+    "learning_rate_start": 1e-3,
     "n_windows_len_to_keep_by_cell": 3,
     "patches_per_epoch": 800,
-    "n_epochs": 15,
+    "max_validation_patches": 200,
+    "n_epochs": 20,
 }
 FULL: Mapping[str, Any] = {"n_epochs": 15, "batch_size": 64}
-"""With ``--full``: the published sizes, and nothing else changed."""
+"""With ``--full``: networks of activity of the published size, and all else as `CinacModel` has it."""
+FULL_OF_TYPES: Mapping[str, Any] = {
+    **FULL,
+    "max_width": 20,
+    "max_height": 20,
+    "window_len": 500,
+    "conv_filters": (32, 32, 64, 64),
+    "lstm_layers_size": (64, 32),
+    "bin_lstm_size": 64,
+}
+"""Likewise of types of cells."""
+DATA = (
+    "overlap_value keep_short_segments cell_type_classifier_mode with_all_pixels n_windows_len_to_keep_by_cell"
+).split()
+"""Of these, what says how the movies are used, and holds for networks of any size."""
 TYPE_SHARES = {"pyramidal": 1.0, "interneuron": 1.0, "noise": 1.0}
 
 
@@ -113,17 +128,13 @@ def model(what: str, results: Path, *, full: bool, device: str | None = None, **
     **more
         Other parameters of `CinacModel`, that count more.
     """
-    kind = {**(OF_TYPES if what == "cell_types" else OF_ACTIVITY)}
+    types = what == "cell_types"
+    kind = OF_TYPES if types else OF_ACTIVITY
     if full:
-        kind = {name: kind[name] for name in kind if name in _OF_DATA}
-    chosen = {**kind, **(FULL if full else SMALL), "results_path": results, "seed_value": 0, "device": device}
+        kind = {name: kind[name] for name in kind if name in DATA}
+    sizes = (FULL_OF_TYPES if types else FULL) if full else SMALL
+    chosen = {**sizes, **kind, "results_path": results, "seed_value": 0, "device": device}
     return CinacModel(**{**chosen, **more})
-
-
-_OF_DATA = (
-    "overlap_value keep_short_segments cell_type_classifier_mode with_all_pixels window_len "
-    "n_windows_len_to_keep_by_cell"
-).split()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
