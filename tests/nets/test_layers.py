@@ -112,6 +112,21 @@ def test_lstm_drops_the_same_features_in_all_steps() -> None:
     assert not torch.equal(dropped[0], dropped[1])  # each window its own
 
 
+@pytest.mark.parametrize(("n", "frames", "features", "units"), [(1, 1, 1, 1), (3, 7, 5, 2), (2, 31, 33, 17)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_projection(
+    n: int, frames: int, features: int, units: int, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight = random(n, frames, features), random(units, features, seed=2)
+    bias = random(units, seed=3) if biased else None
+    expected = numpy_layers.dense(exact(x), exact(weight).T, exact(bias) if biased else np.zeros(1))
+    found = layers.project(x, weight, bias)
+    assert found.is_contiguous()
+    assert_allclose(exact(found), expected, atol=1e-5)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert_allclose(exact(layers.project(x, weight, bias)), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize(("n", "frames", "features"), [(1, 1, 1), (3, 7, 5), (2, 31, 33)])
 def test_attention(single: bool, n: int, frames: int, features: int) -> None:
