@@ -80,6 +80,7 @@ def initialize_components(
     greedyroi_nmf_init_method: str = "nndsvdar",
     greedyroi_nmf_max_iter: int = 200,
     snmf_l1_ratio: float | None = None,
+    candidates: float = 1.0,
 ) -> tuple[csc_matrix, NDArray, Any, NDArray, NDArray]:
     """First estimate of footprints, traces and background.
 
@@ -118,6 +119,9 @@ def initialize_components(
         Penalty of "sparse_nmf", `alpha` and `l1_ratio` of `sparseNMF`; `alpha_snmf` is in the units of the movie.
     SC_kernel, SC_sigma, SC_thr, SC_normalize, SC_use_NN, SC_nnn, lambda_gnmf
         The graph of "graph_nmf", see `graphNMF`; `lambda_gnmf` is in the units of the movie, squared.
+    candidates : float
+        Of "greedy_roi", with HALS: components looked at for each of the K that are kept, the strongest of those whose
+        footprint agrees with what the transients of the trace add to the mean image.
     options_local_NMF : dict
         Of "local_nmf", which needs it; may be empty. ``gSiz``: side of the box around a cell in pixels, default
         twice `gSiz`; ``maxIter``: iterations of HALS, default `maxIter`.
@@ -143,6 +147,11 @@ def initialize_components(
     movie = Y if isinstance(Y, PixelMovie) else time_last(Y)
     dims, ssub, tsub = movie.dims, _factor(ssub, "ssub"), _factor(tsub, "tsub")
     if method == "corr_pnr":
+        if len(dims) != 2:
+            raise NotSupportedError(
+                "corr_pnr finds cells in planes, and its ring model is one of planes: one-photon light is not "
+                "sectioned in depth. For a volume use method_init='greedy_roi'"
+            )
         model = OnePhoton.with_options(
             options_total,
             ring_size_factor=ring_size_factor,
@@ -189,6 +198,7 @@ def initialize_components(
             seed_method=made_smaller(seed_method, ssub),
             rounds=rounds,
             boxes=boxes,
+            candidates=candidates,
         )
     start = greedyroi_nmf_init_method, greedyroi_nmf_max_iter
     return _with_background(movie, K, way, nb, start, ssub, tsub, img)
@@ -229,8 +239,6 @@ def _one_photon(
     sn: NDArray | None,
 ) -> tuple[Any, ...]:
     """`initialize_components` by 'corr_pnr'; `search` is in pixels of the movie, before it is made smaller."""
-    if len(movie.dims) != 2:
-        raise NotSupportedError("corr_pnr finds cells in planes; for a volume use method_init='greedy_roi'")
     divide = normalize_init and model.ring_size_factor is None  # a ring is fitted in the units of the movie
     img = _image(movie, img) if divide else None
     with movie.device():
