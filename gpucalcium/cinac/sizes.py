@@ -10,7 +10,7 @@ from gpucalcium import backend
 from gpucalcium.backend.stream import size_text
 from gpucalcium.errors import MemoryBudgetError
 
-ENCODE_BATCH = {"cpu": 256, "cuda": 8192}  # squares; beyond, nothing gets faster
+ENCODE_BATCH = {"cpu": 1024, "cuda": 8192}  # squares; beyond, nothing gets faster
 DECODE_BATCH = {"cpu": 32, "cuda": 1024}  # windows
 RING_SHARE, ENCODE_SHARE, DECODE_SHARE, STREAM_SHARE = 0.45, 0.2, 0.2, 0.1
 """Of the budget: for features, for what the two halves of the network compute, for frames on their way."""

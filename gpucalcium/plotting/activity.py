@@ -73,4 +73,5 @@ def activity_figure(
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlim(0, max(frames, 1) / frame_rate)
+    axes.set_ylim(-ROW * max(n - 1, 0) - 0.4, 0.9)
     return figure
