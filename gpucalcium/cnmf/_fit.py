@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INIT_OPTIONS = (
-    "K gSig gSiz ssub tsub nIter maxIter nb kernel normalize_init method_init max_iter_snmf alpha_snmf "
+    "K candidates gSig gSiz ssub tsub nIter maxIter nb kernel normalize_init method_init max_iter_snmf alpha_snmf "
     "sigma_smooth_snmf perc_baseline_snmf options_local_NMF rolling_sum rolling_length min_corr min_pnr seed_method "
     "ring_size_factor center_psf ssub_B init_iter SC_kernel SC_sigma SC_thr SC_normalize SC_use_NN SC_nnn "
     "lambda_gnmf greedyroi_nmf_init_method greedyroi_nmf_max_iter snmf_l1_ratio"
 ).split()
 SPATIAL_OPTIONS = (
-    "dist expandCore extract_cc maxthr medw method_exp method_ls normalize_yyt_one nrgthr se ss thr_method "
+    "dist expandCore extract_cc maxthr medw method_exp method_ls noise_thr normalize_yyt_one nrgthr se ss thr_method "
     "update_background_components"
 ).split()
 MERGED_AT_ONCE = 50  # groups
@@ -165,7 +165,8 @@ def refine(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
     if params.get("patch", "skip_refinement"):
         update_temporal(cnmf, movie, p)
         return
-    update_temporal(cnmf, movie, 0)
+    # traces without noise say better what is one cell, and fit footprints better; beside a ring, plain ones do
+    update_temporal(cnmf, movie, min(p, 1) if cnmf.estimates.W is None else 0)
     done()
     if params.get("merging", "do_merge"):
         merge(cnmf, MERGED_AT_ONCE, True, params.get("merging", "max_merge_area"))

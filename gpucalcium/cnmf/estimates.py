@@ -225,7 +225,8 @@ class Estimates(EstimatesState):
         Returns
         -------
         self : Estimates
-            idx_components, idx_components_bad, SNR_comp, r_values, cnn_preds (empty) and, with use_ecc, ecc are new.
+            idx_components, idx_components_bad, SNR_comp, r_values, cnn_preds (empty) and, with
+            rval_contrast and use_ecc, r_contrast and ecc are new.
 
         Raises
         ------
@@ -241,10 +242,12 @@ class Estimates(EstimatesState):
             params.data["fr"],
             params.data["decay_time"],
             params.quality,
+            self.sn,
         )
         self.idx_components, self.idx_components_bad = found.accepted, found.rejected
         self.SNR_comp, self.cnn_preds, self.ecc = found.snr, found.cnn, found.ecc
         self.r_values = np.nan_to_num(found.r, nan=-1.0)
+        self.r_contrast = None if found.contrast is None else np.nan_to_num(found.contrast, nan=-1.0)
         return self
 
     def filter_components(
@@ -284,7 +287,9 @@ class Estimates(EstimatesState):
             quality.check_classifier(trial.quality)
         if trial.quality["use_ecc"] and self.ecc is None:
             self.ecc = quality.eccentricity(self.A, self.image_size(imgs))
-        accepted, _ = quality.decide(self.SNR_comp, self.r_values, scores, trial.quality, self.ecc)
+        accepted, _ = quality.decide(
+            self.SNR_comp, self.r_values, scores, trial.quality, self.ecc, self.r_contrast
+        )
         self.accept(np.intersect1d(accepted, chosen), narrow=False)
         params.quality.update(trial.quality)
         return self

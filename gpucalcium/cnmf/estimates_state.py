@@ -59,6 +59,7 @@ class EstimatesState:
         self.rejected_list: Any = None
         self.SNR_comp: Any = None
         self.r_values: Any = None
+        self.r_contrast: Any = None
         self.cnn_preds: Any = None
         self.ecc: Any = None
         self.A_thr: Any = None

@@ -14,6 +14,7 @@ from gpucalcium.cnmf.temporal import Deconvolved, deconvolve_traces
 from gpucalcium.errors import ArrayShapeError
 
 RANK_ONE_ITERATIONS = 10
+SURE_OF_COVARIANCE = 4.0  # standard errors that a lag-one covariance must be away from that of white noise
 
 
 def merge_components(
@@ -146,9 +147,12 @@ def _padded(g: NDArray[np.float64], p: int) -> NDArray[np.float64]:
 
 
 def groups_to_merge(
-    A: Any, C: NDArray, thr: float, max_merge_area: float | None = None
+    A: Any, C: NDArray, thr: float, max_merge_area: float | None = None, noisy: bool = False
 ) -> list[NDArray[np.int64]]:
-    """Groups of two and more overlapping components, the largest sum of correlations first."""
+    """Groups of two and more overlapping components, the largest sum of correlations first.
+
+    With `noisy`, traces are also compared a frame apart, where noise that is white in time does not count.
+    """
     A, C = csc_matrix(A), np.asarray(C, np.float32)
     overlap = coo_matrix(A.T @ A)
     pairs = (overlap.row < overlap.col) & (overlap.data > 0)
@@ -160,6 +164,8 @@ def groups_to_merge(
     scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=usable)
     X = np.where(usable[:, None], X, 0.0) * scale[:, None]
     correlation = np.array([X[i] @ X[j] for i, j in zip(first, second, strict=True)])
+    if noisy:
+        correlation = np.maximum(correlation, _a_frame_apart(X, first, second))
     linked = correlation > thr
     if not linked.any():
         return []
@@ -172,6 +178,19 @@ def groups_to_merge(
     if max_merge_area is not None:
         groups = [group for group in groups if _area(A, group) <= max_merge_area]
     return groups
+
+
+def _a_frame_apart(X: NDArray[np.float64], first: NDArray, second: NDArray) -> NDArray[np.float64]:
+    """Correlation of pairs of rows (norm 1, mean 0) without what is white: covariances at lag one over their scale.
+
+    0 where the lag-one covariance of one of the two is within the error of that of white noise.
+    """
+    early, late = X[:, :-1], X[:, 1:]
+    own = (early * late).sum(1)
+    own[own < SURE_OF_COVARIANCE / np.sqrt(X.shape[1])] = np.inf
+    both = [(early[i] @ late[j] + early[j] @ late[i]) / 2 for i, j in zip(first, second, strict=True)]
+    apart: NDArray[np.float64] = np.array(both) / np.sqrt(own[first] * own[second])
+    return apart
 
 
 def _area(A: csc_matrix, group: NDArray[np.int64]) -> int:

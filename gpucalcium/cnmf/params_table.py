@@ -103,6 +103,7 @@ NUMBER = Check("a number", _is_real)
 POSITIVE = Check("a number above 0", lambda value: _is_real(value) and value > 0)
 NOT_NEGATIVE = Check("a number of 0 or more", lambda value: _is_real(value) and value >= 0)
 FRACTION = Check("a number from 0 to 1", lambda value: _is_real(value) and 0 <= value <= 1)
+FACTOR = Check("a number of 1 or more", lambda value: _is_real(value) and value >= 1)
 PERCENTILE = Check("a number from 0 to 100", lambda value: _is_real(value) and 0 <= value <= 100)
 ARRAY = Check("an array or a sequence", _is_sequence)
 SEEDS = Check(
@@ -148,6 +149,8 @@ _ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("SC_use_NN", False, "graph NMF: keep nearest neighbours only", FLAG),
         ("SC_nnn", 20, "graph NMF: number of nearest neighbours", integer(1)),
         ("alpha_snmf", 100, "sparse NMF: weight of the penalty", NOT_NEGATIVE),
+        ("candidates", 2.0, "greedy_roi: components looked at for each of the K kept; patches, which share cells: 1",
+         FACTOR),
         ("center_psf", False, "one-photon mode: centred filter for seeds", FLAG),
         ("gSig", [5, 5], "radius of a cell, pixels: half its width", optional(per_axis(NUMBER))),
         ("gSiz", None, "box around a seed, pixels; None: 2 gSig + 1", optional(per_axis(NUMBER)), tuple),
@@ -306,6 +309,7 @@ _ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("gSig_range", None, "cell sizes tried by the classifier", optional(ARRAY), list),
         ("min_SNR", 2.5, "accept above this SNR", NUMBER),
         ("min_cnn_thr", 0.9, "accept from this classifier score on", NUMBER),
+        ("rval_contrast", True, "spatial correlation also with what transients add to the mean image", FLAG),
         ("rval_lowest", -1, "reject at or below this spatial correlation", NUMBER),
         ("rval_thr", 0.8, "accept from this spatial correlation on", NUMBER),
         ("use_cnn", True, "use the classifier of footprints", FLAG),
@@ -323,6 +327,7 @@ _ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("n_pixels_per_process", None, "accepted for old scripts; blocks follow the budget", optional(integer(1))),
         ("nb", 1, "background components (follows init.nb)", integer()),
         ("normalize_yyt_one", True, "unit traces while updating footprints", FLAG),
+        ("noise_thr", 1.0, "weights below this many standard errors are left out of footprints", NOT_NEGATIVE),
         ("nrgthr", 0.9999, "threshold, fraction of the energy ('nrg')", FRACTION),
         ("num_blocks_per_run_spat", 20, "accepted for old scripts; blocks follow the budget", integer(1)),
         ("se", None, "closing element; None: ones, 3 per axis", optional(ARRAY), np.ndarray),
@@ -374,8 +379,10 @@ KEYWORDS = {"k": "K", "gnb": "nb", "merge_thresh": "merge_thr", "only_init_patch
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "caiman-1.12": {
-        "init": {"alpha_snmf": 0.5, "snmf_l1_ratio": 0.0},
+        "init": {"alpha_snmf": 0.5, "candidates": 1.0, "snmf_l1_ratio": 0.0},
         "online": {"movie_name_online": "online_movie.mp4"},
+        "quality": {"rval_contrast": False},
+        "spatial": {"noise_thr": 0.0},
         "temporal": {"bas_nonneg": False},
     },
 }

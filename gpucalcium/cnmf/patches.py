@@ -203,7 +203,12 @@ def _blank(cnmf: CNMF, dims: tuple[int, ...], window: Window) -> CNMF:
     blank = copy.copy(cnmf)
     blank.params, blank.estimates, blank.dview = copy.deepcopy(cnmf.params), Estimates(), None
     patch, shape = cnmf.params.get_group("patch"), shape_of(window)
-    init: dict[str, Any] = {"nb": patch["nb_patch"], "ssub": patch["p_ssub"], "tsub": patch["p_tsub"]}
+    init: dict[str, Any] = {
+        "nb": patch["nb_patch"],
+        "candidates": 1.0,
+        "ssub": patch["p_ssub"],
+        "tsub": patch["p_tsub"],
+    }
     init.update(_cells(cnmf.params, shape, window))
     changes = {
         "init": init,
@@ -268,9 +273,11 @@ def _found_in(cnmf: CNMF, movie: PixelMovie) -> PatchResult:
     if cnmf.params.get("patch", "remove_very_bad_comps") and A.shape[1]:
         quality, data = cnmf.params.get_group("quality"), cnmf.params.get_group("data")
         judged = evaluate(
-            movie.source, A, C, YrA, movie.dims, data["fr"], data["decay_time"], {**quality, "use_cnn": False}
-        )
-        kept = np.flatnonzero((judged.snr > quality["SNR_lowest"]) & (judged.r > quality["rval_lowest"]))
+            movie.source, A, C, YrA, movie.dims, data["fr"], data["decay_time"], {**quality, "use_cnn": False},
+            estimates.sn,
+        )  # fmt: skip
+        r = judged.r if judged.contrast is None else np.fmax(judged.r, judged.contrast)
+        kept = np.flatnonzero((judged.snr > quality["SNR_lowest"]) & (r > quality["rval_lowest"]))
         A, C, YrA = A[:, kept], C[kept], YrA[kept]
     return PatchResult(A, C, YrA, csc_matrix(estimates.b), np.asarray(estimates.f), estimates.sn, where, "")
 

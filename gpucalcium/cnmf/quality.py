@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,11 @@ PEAK_RANGE = 0.3
 PEAKS = 10
 OVERLAP = 0.1
 """Footprints with a larger cosine disturb each other's spatial correlation."""
+BRIEF_PEAK = (-1, 4)
+"""Frames around a peak that are surely of its transient, in a movie that may have been made smaller in time."""
 LEAST_PIXELS = 3
+LEAST_RELIABILITY = 0.2
+"""Of the variance of a mean image over a footprint, at least this fraction is taken for light, the rest for noise."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,8 @@ class Quality(NamedTuple):
     r: NDArray[np.float64]
     cnn: NDArray[np.float64]
     ecc: NDArray[np.float64] | None
+    contrast: NDArray[np.float64] | None
+    """`r` with what transients add to the mean image, None unless `rval_contrast` asks for it."""
 
 
 def evaluate(
@@ -44,6 +50,7 @@ def evaluate(
     fr: float,
     decay_time: float,
     quality: Mapping[str, Any],
+    sn: NDArray[np.floating] | None = None,
 ) -> Quality:
     """Measure every component and decide which to accept.
 
@@ -61,6 +68,8 @@ def evaluate(
         Frames per second; length of a transient in seconds.
     quality : mapping
         Thresholds and switches, the group `quality` of CNMFParams.
+    sn : (d,), optional
+        Noise level of each pixel, for `rval_contrast`; without it the noise of mean images is taken for light.
 
     Raises
     ------
@@ -74,14 +83,15 @@ def evaluate(
         log.warning("there are no components to evaluate")
         none = np.zeros(0, np.intp)
         empty = np.zeros(0)
-        return Quality(none, none, empty, empty, empty, empty if quality["use_ecc"] else None)
+        ecc, contrast = (empty if quality[key] else None for key in ("use_ecc", "rval_contrast"))
+        return Quality(none, none, empty, empty, empty, ecc, contrast)
     movie = _movie(images, dims, C.shape[1])
     snr = np.nan_to_num(trace_snr(C + YrA, fr, decay_time), nan=0.0)
-    before, after = peak_window(fr)
-    r, _ = _spatial_correlation(movie, A, C, OVERLAP, PEAKS, before, after, PEAK_RANGE)
+    seen = _Transients.of(movie, A, C, OVERLAP, PEAKS, *peak_window(fr), PEAK_RANGE)
+    r, contrast = seen.correlation(), seen.contrast(sn) if quality["rval_contrast"] else None
     ecc = eccentricity(A, dims) if quality["use_ecc"] else None
-    accepted, rejected = decide(snr, r, np.zeros(0), quality, ecc)
-    return Quality(accepted, rejected, snr, r, np.zeros(0), ecc)
+    accepted, rejected = decide(snr, r, np.zeros(0), quality, ecc, contrast)
+    return Quality(accepted, rejected, snr, r, np.zeros(0), ecc, contrast)
 
 
 def check_classifier(quality: Mapping[str, Any]) -> None:
@@ -110,13 +120,15 @@ def decide(
     cnn: NDArray[np.floating],
     quality: Mapping[str, Any],
     ecc: NDArray[np.floating] | None = None,
+    contrast: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Accepted and rejected components.
 
     Accepted is what is good by one measure and not too bad by any: r >= rval_thr, SNR > min_SNR or
     cnn >= min_cnn_thr, and neither r <= rval_lowest, SNR <= SNR_lowest nor cnn <= cnn_lowest; with `use_ecc` also
-    ecc < max_ecc. An empty `cnn` leaves the classifier out.
+    ecc < max_ecc. An empty `cnn` leaves the classifier out; with `contrast` the larger of that and `r` counts as r.
     """
+    r = r if contrast is None or not quality["rval_contrast"] else np.fmax(r, contrast)
     good = (r >= quality["rval_thr"]) | (snr > quality["min_SNR"])
     bad = (r <= quality["rval_lowest"]) | (snr <= quality["SNR_lowest"])
     if len(cnn):
@@ -174,29 +186,92 @@ def classify_components_ep(
     frames : list of K int arrays
         The frames that were averaged.
     """
-    return _spatial_correlation(pixel_movie(Y), A, C, Athresh, Npeaks, tB, tA, thres)
+    seen = _Transients.of(pixel_movie(Y), A, C, Athresh, Npeaks, tB, tA, thres)
+    return seen.correlation(), [np.flatnonzero(row) for row in seen.active]
 
 
-def _spatial_correlation(
-    movie: PixelMovie,
-    A: Any,
-    C: NDArray[np.floating],
-    overlap: float,
-    peaks: int,
-    before: int,
-    after: int,
-    height: float,
-) -> tuple[NDArray[np.float64], list[NDArray[np.intp]]]:
-    footprints = movie.in_frame_order(_positive(A))
-    active = np.array([_near_peaks(c, peaks, before, after, height) for c in C], dtype=bool)
-    active = _undisturbed(active.reshape(len(C), movie.T), footprints, overlap)
-    component = np.repeat(np.arange(len(C)), np.diff(footprints.indptr))
-    sums, _ = movie.sample(active.astype(np.float64), footprints.indices.astype(np.int64), component)
-    r = np.zeros(len(C))
-    for k in np.flatnonzero((np.diff(footprints.indptr) >= LEAST_PIXELS) & active.any(axis=1)):
-        pixels = slice(footprints.indptr[k], footprints.indptr[k + 1])
-        r[k] = _pearson(sums[pixels], footprints.data[pixels])
-    return r, [np.flatnonzero(row) for row in active]
+def transient_contrast(movie: PixelMovie, A: Any, C: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How well each footprint agrees with what the transients of its trace add to the mean image, r of (K,).
+
+    Frames are those from one before to three after the ten highest peaks, without those of overlapping neighbours.
+    One pass over the movie.
+    """
+    return _Transients.of(movie, A, C, OVERLAP, PEAKS, *BRIEF_PEAK, PEAK_RANGE).contrast(None)
+
+
+class _Transients(NamedTuple):
+    """Movie averaged over the frames in which each component is active, on its footprint."""
+
+    active: NDArray[np.bool_]
+    """(K, T) the frames."""
+    footprints: sparse.csc_matrix
+    """(d, K) > 0, pixels in the order of a frame."""
+    means: NDArray[np.float64]
+    """(nnz,) mean over those frames of each pixel of each footprint; 0 for a component without frames."""
+    always: NDArray[np.float64]
+    """(nnz,) mean over all frames."""
+    rows: NDArray[np.int64]
+    """(nnz,) the pixels in Fortran order."""
+
+    @classmethod
+    def of(
+        cls,
+        movie: PixelMovie,
+        A: Any,
+        C: NDArray[np.floating],
+        overlap: float,
+        peaks: int,
+        before: int,
+        after: int,
+        height: float,
+    ) -> _Transients:
+        """One pass over the movie; arguments as for `classify_components_ep`."""
+        K, footprints = len(C), movie.in_frame_order(_positive(A))
+        active = np.array([_near_peaks(c, peaks, before, after, height) for c in C], dtype=bool)
+        active = _undisturbed(active.reshape(K, movie.T), footprints, overlap)
+        pixels, place = np.unique(footprints.indices.astype(np.int64), return_inverse=True)
+        component = np.repeat(np.arange(K), np.diff(footprints.indptr))
+        sums, _ = movie.sample(
+            np.vstack([active, np.ones((1, movie.T))]),
+            np.concatenate([pixels[place], pixels]),
+            np.concatenate([component, np.full(len(pixels), K)]),
+        )
+        frames = np.maximum(active.sum(axis=1), 1)[component]
+        means, always = sums[: len(component)] / frames, sums[len(component) :] / movie.T
+        return cls(active, footprints, means, always[place], movie.fortran_rows(pixels[place]))
+
+    def correlation(self) -> NDArray[np.float64]:
+        """Pearson's r of every footprint with the mean movie, (K,)."""
+        return self._of_each(lambda at: _pearson(self.means[at], self.footprints.data[at]))
+
+    def contrast(self, sn: NDArray[np.floating] | None) -> NDArray[np.float64]:
+        """The same with what transients add to the mean image, corrected for noise, (K,).
+
+        The rest of a cell's light and its surroundings are in the mean over all frames, and say nothing of whether the
+        footprint is that of the transients. Noise of known variance in an image lowers r by the square root of the
+        share of the variance that is not noise (Spearman 1904, Am. J. Psychol. 15:72).
+        """
+        length = self.active.shape[1]
+        frames = np.maximum(self.active.sum(axis=1), 1)
+        component = np.repeat(np.arange(len(frames)), np.diff(self.footprints.indptr))
+        noise = np.zeros(len(component)) if sn is None else np.asarray(sn, np.float64).ravel()[self.rows] ** 2
+        noise *= (1 / frames - 1 / length)[component]
+        added = self.means - self.always
+
+        def corrected(at: slice) -> float:
+            spread = added[at].var()
+            light = max(spread - noise[at].mean(), LEAST_RELIABILITY * spread)
+            scale = np.sqrt(spread / light) if light > 0 else 1.0
+            return float(np.clip(_pearson(added[at], self.footprints.data[at]) * scale, -1, 1))
+
+        return self._of_each(corrected)
+
+    def _of_each(self, measure: Callable[[slice], float]) -> NDArray[np.float64]:
+        """`measure` of the entries of each component that has pixels and frames enough; 0 for others."""
+        indptr, out = self.footprints.indptr, np.zeros(len(self.active))
+        for k in np.flatnonzero((np.diff(indptr) >= LEAST_PIXELS) & self.active.any(axis=1)):
+            out[k] = measure(slice(indptr[k], indptr[k + 1]))
+        return out
 
 
 def _positive(A: Any) -> sparse.csc_matrix:

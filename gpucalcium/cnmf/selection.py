@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from gpucalcium.cnmf.estimates_state import EstimatesState
 
 TRACE_FIELDS = ("C", "S", "YrA", "R", "F_dff", "F_dff_dec", "S_dff", "noisyC")
-SCALAR_FIELDS = ("g", "bl", "c1", "neurons_sn", "lam", "cnn_preds", "SNR_comp", "r_values", "ecc", "center")
+QUALITY_FIELDS = ("cnn_preds", "SNR_comp", "r_values", "r_contrast", "ecc")
+SCALAR_FIELDS = ("g", "bl", "c1", "neurons_sn", "lam", *QUALITY_FIELDS, "center")
 ROW_FIELDS = TRACE_FIELDS + SCALAR_FIELDS
 """Attributes with one row, value or entry for each component."""
 COLUMN_FIELDS = ("A", "A_thr")

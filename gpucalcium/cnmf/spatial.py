@@ -48,6 +48,8 @@ def update_spatial_components(
     low_rank_background: bool | None = True,
     block_size_spat: int = 1000,
     num_blocks_per_run_spat: int = 20,
+    *,
+    noise_thr: float = 0.0,
 ) -> tuple[csc_matrix, NDArray, NDArray, NDArray]:
     """Regress every pixel on the traces of the components near it, with weights that cannot be negative.
 
@@ -81,6 +83,9 @@ def update_spatial_components(
         Whether `b` is computed anew.
     low_rank_background : bool
         True: the background is searched everywhere; else only where `b_in` is not zero.
+    noise_thr : float
+        Weights below this many of their standard errors, noise level / norm of the trace, become 0. The
+        footprint of a dim cell would otherwise spread over the noise around it.
     dview, n_pixels_per_process, block_size_spat, num_blocks_per_run_spat
         Accepted for old scripts and not used: chunks follow the memory budget.
 
@@ -114,7 +119,7 @@ def update_spatial_components(
     problem = _without_silent(problem._replace(A=support), normalize_yyt_one)
     where_b = _background_support(problem, bool(low_rank_background))
     sums = _Sums.over(movie, problem, where_b, squares=method_ls == "nnls_L0")
-    A = _regress(sums, problem, method_ls, movie.T)
+    A = _regress(sums, problem, method_ls, movie.T, noise_thr)
     A = threshold_components(A, problem.dims, medw, thr_method, maxthr, nrgthr, extract_cc, se, ss)
     kept = np.diff(A.indptr) > 0
     A, C_out = A[:, kept], problem.C[kept]
@@ -215,7 +220,7 @@ class _Sums(NamedTuple):
         return self.products[:, last].toarray().ravel()
 
 
-def _regress(sums: _Sums, problem: _Problem, method: str, T: int) -> csc_matrix:
+def _regress(sums: _Sums, problem: _Problem, method: str, T: int, noise_thr: float) -> csc_matrix:
     """Weights of the components, pixel by pixel, on the problem's supports."""
     K = len(problem.C)
     pixels = np.flatnonzero((np.diff(csr_matrix(problem.A).indptr) > 0) & (problem.sn > 0))
@@ -234,7 +239,8 @@ def _regress(sums: _Sums, problem: _Problem, method: str, T: int) -> csc_matrix:
         backend.put(x) for x in (products.indptr.astype(np.int64), products.indices.astype(np.int64), q, gram)
     ]
     wing = backend.wing(*problems).nnls
-    scale = noise[of_entry] * np.sqrt(np.diag(gram))[products.indices] / np.sqrt(T)
+    norms = np.sqrt(np.diag(gram))[products.indices]
+    scale = noise[of_entry] * norms / np.sqrt(T)
     if method == "lasso_lars":
         largest = np.sqrt((problem.C**2).sum(1).max(initial=0.0))
         penalty = 0.5 * largest * scale
@@ -245,9 +251,9 @@ def _regress(sums: _Sums, problem: _Problem, method: str, T: int) -> csc_matrix:
         weights = wing.nnls_l0(
             *problems, backend.put(squares), backend.put(bound), backend.put(TOLERANCE * scale), MAX_SWEEPS
         )
-    solved = csr_matrix((backend.to_numpy(weights), products.indices, products.indptr), shape=products.shape)[
-        :, :K
-    ].tocoo()
+    found = backend.to_numpy(weights)
+    found[found * norms < noise_thr * noise[of_entry]] = 0
+    solved = csr_matrix((found, products.indices, products.indptr), shape=products.shape)[:, :K].tocoo()
     A = csc_matrix((solved.data, (pixels[solved.row], solved.col)), shape=problem.A.shape)
     A.eliminate_zeros()
     return A

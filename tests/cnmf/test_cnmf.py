@@ -366,7 +366,6 @@ def test_steps_one_by_one_are_the_fit(scene, fitted):
     movie = steps.preprocess(scene.Y)
     steps.initialize(np.moveaxis(scene.Y, 0, -1))
     steps.update_spatial(movie)
-    steps.params.change_params({"temporal": {"p": 0}})
     steps.update_temporal(scene.Yr)
     steps.merge_comps(scene.Yr, mx=50)
     steps.update_spatial(scene.Y)

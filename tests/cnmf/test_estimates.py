@@ -57,7 +57,7 @@ def scene(K=5, T=40, dims=(6, 7), seed=0):
     est.A_thr = est.A.copy()
     for name in ("S", "YrA", "F_dff", "F_dff_dec", "S_dff", "noisyC"):
         setattr(est, name, rng.random((K, T), dtype=np.float32))
-    for name in ("bl", "c1", "neurons_sn", "lam", "SNR_comp", "r_values", "ecc"):
+    for name in ("bl", "c1", "neurons_sn", "lam", "SNR_comp", "r_values", "r_contrast", "ecc"):
         setattr(est, name, rng.random(K))
     est.g, est.center, est.cnn_preds = rng.random((K, 2)), rng.random((K, 2)), np.zeros(0)
     est.coordinates = [{"neuron_id": k + 1} for k in range(K)]
@@ -504,7 +504,8 @@ def test_contours_are_drawn_without_a_display():
 def test_every_documented_attribute_is_there_and_nothing_is_known_yet():
     names = (
         "A b C f R W b0 YrA S sn g bl c1 neurons_sn lam center merged_ROIs coordinates F_dff idx_components "
-        "idx_components_bad SNR_comp r_values cnn_preds ecc dims A_thr discarded_components noisyC C_on Ab Cf "
+        "idx_components_bad SNR_comp r_values r_contrast cnn_preds ecc dims "
+        "A_thr discarded_components noisyC C_on Ab Cf "
         "OASISinstances CY CC Ab_dense Yr_buf mn vr ind_new rho_buf AtA AtY_buf sv groups nr Cn optional_outputs "
         "F_dff_dec S_dff accepted_list rejected_list"
     ).split()

@@ -42,6 +42,7 @@ CHANGES = {
         "SC_use_NN": (True, GRAPH),
         "SC_nnn": (3, {**GRAPH, "SC_use_NN": True}),
         "alpha_snmf": (0.2, SPARSE),
+        "candidates": (1.0, {"K": 2}),
         "gSig": ([3, 2], {}),
         "gSiz": ((9, 9), {}),
         "greedyroi_nmf_init_method": ("random", {"nb": 2}),
@@ -57,7 +58,7 @@ CHANGES = {
         "normalize_init": (False, {}),
         "options_local_NMF": ({"maxIter": 1}, {"method_init": "local_nmf", "options_local_NMF": {}}),
         "perc_baseline_snmf": (50, SPARSE),
-        "rolling_sum": (False, {"K": 1}),
+        "rolling_sum": (False, {"K": 1, "candidates": 1.0}),
         "seed_method": (np.array([[9, 9], [2, 20]]), {"K": 2}),
         "sigma_smooth_snmf": ((2.0, 1.0, 1.0), SPARSE),
         "ssub": (2, {}),
@@ -87,6 +88,7 @@ CHANGES = {
         "medw": ((1, 1), {}),
         "method_exp": ("ellipse", {}),
         "method_ls": ("nnls_L0", {}),
+        "noise_thr": (5.0, {}),
         "normalize_yyt_one": (False, {}),
         "nrgthr": (0.5, {}),
         "se": (np.ones((7, 7)), CLOSED),
@@ -132,6 +134,9 @@ ELSEWHERE = {
     "cnmf/test_quality.py::test_every_decision": [
         f"quality.{key}"
         for key in "SNR_lowest cnn_lowest min_SNR min_cnn_thr rval_lowest rval_thr use_ecc max_ecc".split()
+    ],
+    "cnmf/test_quality.py::test_contrast_sees_the_cell_where_the_resting_image_hides_it": [
+        "quality.rval_contrast"
     ],
     "cnmf/test_quality.py::test_classifier_without_weights_says_what_to_do": [
         "quality.use_cnn",

@@ -23,8 +23,11 @@ OWN_KEYS = {
     ("merging", "max_merge_area"),
     ("spatial", "block_size_spat"),
     ("temporal", "memory_efficient"),
+    ("init", "candidates"),
+    ("quality", "rval_contrast"),
+    ("spatial", "noise_thr"),
 }
-"""Documented keys that CaImAn 1.12.1 no longer has."""
+"""Documented keys that CaImAn 1.12.1 no longer has, and three that it never had."""
 
 
 def test_preset_has_every_key_and_value_of_the_reference(shared):

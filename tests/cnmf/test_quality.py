@@ -101,6 +101,40 @@ def test_spatial_correlation_equals_a_plain_loop(wing):
     assert_allclose(volume.r, plane.r, rtol=1e-6)
 
 
+def test_contrast_equals_a_plain_loop_and_is_corrected_for_noise(wing):
+    movie, A, C = small_scene(np.random.default_rng(3))
+    dense, Yr, sn = A.toarray(), as_matrix(movie).astype(float), np.full(35, 0.15)
+    _, frames = quality.classify_components_ep(as_matrix(movie), A, C, Npeaks=10, tB=-2, tA=5)
+    plain, corrected = [], []
+    for k, chosen in enumerate(frames):
+        pixels = dense[:, k] > 0
+        added = Yr[pixels][:, chosen].mean(1) - Yr[pixels].mean(1)
+        noise = (sn[pixels] ** 2).mean() * (1 / len(chosen) - 1 / Yr.shape[1])
+        plain.append(np.corrcoef(added, dense[pixels, k])[0, 1])
+        corrected.append(min(plain[-1] / np.sqrt(1 - noise / added.var()), 1))
+    without = quality.evaluate(movie, A, C, 0 * C, (7, 5), 5, 0.3, NO_CNN)
+    assert_allclose(without.contrast, plain, rtol=1e-5)
+    result = quality.evaluate(movie, A, C, 0 * C, (7, 5), 5, 0.3, NO_CNN, sn)
+    assert_allclose(result.contrast, corrected, rtol=1e-5)
+    assert (result.contrast > without.contrast).all()
+
+
+def test_contrast_sees_the_cell_where_the_resting_image_hides_it():
+    """Texture at rest, brighter than transients, that has nothing to do with the footprints."""
+    rng = np.random.default_rng(5)
+    movie, A, C = small_scene(rng)
+    textured = movie + 10 * rng.random((7, 5)).astype(np.float32)
+    strict = {**NO_CNN, "min_SNR": 1e6, "SNR_lowest": -1}
+    seen = quality.evaluate(textured, A, C, 0 * C, (7, 5), 12, 0.3, strict)
+    assert (seen.r < 0.8).any()
+    assert (seen.contrast > 0.8).all()
+    assert len(seen.accepted) == 3
+    plain = quality.evaluate(textured, A, C, 0 * C, (7, 5), 12, 0.3, {**strict, "rval_contrast": False})
+    assert plain.contrast is None
+    assert_allclose(plain.r, seen.r)
+    assert len(plain.accepted) < 3
+
+
 def test_silent_tiny_and_constant_components_correlate_with_nothing():
     movie, A, C = small_scene(np.random.default_rng(3))
     C[0] = 1

@@ -80,6 +80,7 @@ def initialize_components(
     greedyroi_nmf_init_method: str = "nndsvdar",
     greedyroi_nmf_max_iter: int = 200,
     snmf_l1_ratio: float | None = None,
+    candidates: float = 1.0,
 ) -> tuple[csc_matrix, NDArray, Any, NDArray, NDArray]:
     """First estimate of footprints, traces and background.
 
@@ -118,6 +119,9 @@ def initialize_components(
         Penalty of "sparse_nmf", `alpha` and `l1_ratio` of `sparseNMF`; `alpha_snmf` is in the units of the movie.
     SC_kernel, SC_sigma, SC_thr, SC_normalize, SC_use_NN, SC_nnn, lambda_gnmf
         The graph of "graph_nmf", see `graphNMF`; `lambda_gnmf` is in the units of the movie, squared.
+    candidates : float
+        Of "greedy_roi", with HALS: components looked at for each of the K that are kept, the strongest of those whose
+        footprint agrees with what the transients of the trace add to the mean image.
     options_local_NMF : dict
         Of "local_nmf", which needs it; may be empty. ``gSiz``: side of the box around a cell in pixels, default
         twice `gSiz`; ``maxIter``: iterations of HALS, default `maxIter`.
@@ -194,6 +198,7 @@ def initialize_components(
             seed_method=made_smaller(seed_method, ssub),
             rounds=rounds,
             boxes=boxes,
+            candidates=candidates,
         )
     start = greedyroi_nmf_init_method, greedyroi_nmf_max_iter
     return _with_background(movie, K, way, nb, start, ssub, tsub, img)

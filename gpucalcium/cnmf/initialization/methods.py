@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,10 +77,13 @@ class GreedySearch:
     """Iterations of HALS; None: no refinement."""
     boxes: Sequence[float] | None = None
     """Sides of the box that each footprint is confined to; None: supports grow, and what is left is searched."""
+    candidates: float = 1.0
+    """Components looked at for each that is kept, where what is left is searched."""
 
     def find(self, frames: Array, K: int) -> Found:
-        """See `Method`."""
-        return self._find(frames, K, self.seed_method)
+        """See `Method`; more than K if the refinement will choose among them."""
+        chosen = self.rounds is not None and self.boxes is None and places_of(self.seed_method)[0] != "manual"
+        return self._find(frames, math.ceil(self.candidates * K) if chosen else K, self.seed_method)
 
     def _find(self, frames: Array, K: int, seed_method: Any = "auto") -> Found:
         return find_cells(frames, K, self.gSig, self.gSiz, self.nIter, self.kernel, self.window, seed_method)
@@ -95,4 +99,4 @@ class GreedySearch:
         if how == "manual":
             return model
         wanted = K if places is None else K + len(np.atleast_2d(places))
-        return look_again(movie, frames, model, wanted, self._find, self.rounds)
+        return look_again(movie, frames, model, wanted, self._find, self.rounds, self.candidates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,12 @@ from gpucalcium.cnmf._movie import PixelMovie
 from gpucalcium.cnmf.footprints import determine_search_location
 from gpucalcium.cnmf.hals import hals_footprints, hals_traces
 from gpucalcium.cnmf.initialization.greedy import Found, time_last
-from gpucalcium.cnmf.merging import merge_components
+from gpucalcium.cnmf.merging import groups_to_merge, merge_groups
+from gpucalcium.cnmf.quality import transient_contrast
 from gpucalcium.errors import ArrayShapeError
 
 DUPLICATE_CORRELATION = 0.8  # of the traces of overlapping components that are taken for parts of one cell
+CELL_LIKE = 0.5  # correlation of a footprint with the picture of its transients, above which strength decides
 SECOND_LOOKS = 2  # times that what is left is searched for cells in place of such parts
 LEAST_SKEWNESS = 0.5  # of what a second look finds: transients go up, misfits of what is known go both ways
 LEAST_FRAMES = 8  # for a second look: fewer have no noise level, and hardly a transient
@@ -120,12 +123,13 @@ def look_again(
     K: int,
     search: Callable[[Array, int], Found],
     maxIter: int,
+    candidates: float = 1.0,
 ) -> Model:
-    """Search what the model leaves of the movie for cells in place of components that are parts of one cell.
+    """Search what the model leaves of the movie for more cells, and keep the components that are most like cells.
 
-    A greedy search takes a cell that is larger than its box, or shaped unlike its filter, several times, and loses
-    as many others that are dim or lie close to a bright one. Once HALS has fitted the background and the whole of
-    each cell these stand out.
+    A greedy search takes a cell that is larger than its box, or shaped unlike its filter, several times, noise where
+    there is most light, and loses as many others that are dim or lie close to a bright one. Once HALS has fitted the
+    background and the whole of each cell these stand out.
 
     Parameters
     ----------
@@ -138,30 +142,47 @@ def look_again(
         ``search(frames, n)`` finds n cells.
     maxIter : int
         HALS iterations after each look.
+    candidates : float
+        Components looked at for each of the K that are kept.
 
     Returns
     -------
     A, C, b, f
     """
     A, C, b, f = first
-    for _ in range(SECOND_LOOKS if movie.T >= LEAST_FRAMES else 0):
+    if movie.T < LEAST_FRAMES:
+        return A[:, :K], C[:K], b, f
+    sought = math.ceil(candidates * K)
+    for _ in range(SECOND_LOOKS):
         A, C = without_duplicates(A, C)
-        if A.shape[1] == K:
+        if A.shape[1] >= sought:
             break
-        more = search(_residual(frames, movie, A, C, b, f), K - A.shape[1])
+        more = search(_residual(frames, movie, A, C, b, f), sought - A.shape[1])
         real = skewness(more.C) > LEAST_SKEWNESS
         if not real.any():
             break
         A, C = csc_matrix(hstack([A, more.A[:, real]])), np.vstack([C, more.C[real]])
         A, C, b, f = refine_hals(movie, A, C, b, f, maxIter=maxIter)
+    A, C = without_duplicates(A, C)
+    if A.shape[1] > K:
+        kept = _most_like_cells(movie, A, C, K)
+        A, C = A[:, kept], C[kept]
     return A, C, b, f
+
+
+def _most_like_cells(movie: PixelMovie, A: csc_matrix, C: NDArray, K: int) -> NDArray[np.intp]:
+    """The K strongest of the components with the footprint of their transients; the most alike if these are fewer."""
+    contrast = transient_contrast(movie, A, C)
+    energy = np.asarray(A.multiply(A).sum(0)).ravel() * np.square(C, dtype=np.float64).sum(1)
+    alike = contrast > CELL_LIKE
+    order = np.lexsort((-np.where(alike, energy, contrast), ~alike))
+    return np.sort(order[:K])
 
 
 def without_duplicates(A: csc_matrix, C: NDArray) -> tuple[csc_matrix, NDArray]:
     """One component in place of each group of overlapping ones with the same trace: parts of one cell."""
-    A, C, *_ = merge_components(
-        None, A, None, C, None, None, None, None, {"p": 0}, {}, thr=DUPLICATE_CORRELATION
-    )
+    groups = groups_to_merge(A, C, DUPLICATE_CORRELATION, noisy=True)
+    A, C, *_ = merge_groups(A, C, None, None, groups, {"p": 0})
     return A, C
 
 
