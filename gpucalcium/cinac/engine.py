@@ -38,6 +38,8 @@ class Halves(Protocol):
     window_len: int
     patch_size: int
     device: torch.device
+    encoders_tied: bool
+    """Whether equal squares of different inputs have equal features."""
 
     def encode(self, frames: torch.Tensor, which_input: int) -> torch.Tensor: ...
 
@@ -74,7 +76,7 @@ class WholeWindows:
         return optional("torch", "prediction", "nets").from_numpy(np.asarray(self._model.predict(windows)))
 
 
-def in_halves(model: Any) -> Any:
+def in_halves(model: Any) -> Halves:
     """The model itself if it encodes and decodes, else around it what does."""
     return model if hasattr(model, "encode") and hasattr(model, "decode") else WholeWindows(model)
 
@@ -111,10 +113,11 @@ class Pass:
     """
 
     def __init__(
-        self, movie: CinacMovie, n_frames: int, model: Any, cut: Cutouts, flip: str, sizes: Sizes
+        self, movie: CinacMovie, n_frames: int, model: Halves, cut: Cutouts, flip: str, sizes: Sizes
     ) -> None:
-        self._movie, self._n_frames, self._model, self._sizes = movie, n_frames, model, sizes
-        self._views = Views.of(cut, tied=bool(getattr(model, "encoders_tied", False)))
+        self._source, self._n_frames, self._model, self._sizes = movie.source, n_frames, model, sizes
+        self._mean, self._std = movie.mean, movie.std or np.inf  # a constant movie is all zeros
+        self._views = Views.of(cut, tied=model.encoders_tied)
         self._flip, self._torch = flip, optional("torch", "prediction", "nets")
         self._rings: list[torch.Tensor] = []
         self._placed: list[tuple[Array, Array]] = []
@@ -151,11 +154,11 @@ class Pass:
 
     def _frames(self, first: int, stop: int) -> Iterator[Array]:
         """Frames of the movie, and blank ones behind its end."""
-        source, last = self._movie.source, min(stop, self._n_frames)
-        for chunk in backend.stream(source, frames=slice(first, last)):
+        last = min(stop, self._n_frames)
+        for chunk in backend.stream(self._source, frames=slice(first, last)):
             yield chunk
         if stop > last:
-            blank = backend.like(chunk, np.full((1, *source.shape[1:]), np.nan, np.float32))
+            blank = backend.like(chunk, np.full((1, *self._source.shape[1:]), np.nan, np.float32))
             for _ in range(last, stop):
                 yield blank
 
@@ -178,8 +181,7 @@ class Pass:
             view = self._views.sets[i]
             self._placed.append((backend.like(frames, view.corners), backend.like(frames, view.masks)))
         corners, masks = self._placed[i]
-        std = self._movie.std or np.inf  # a constant movie is all zeros
-        found = backend.wing(frames).cutouts.gather_patches(frames, corners, masks, self._movie.mean, std)
+        found = backend.wing(frames).cutouts.gather_patches(frames, corners, masks, self._mean, self._std)
         device = self._model.device
         if backend.is_cupy(found) and device.type == "cuda":
             patches = self._torch.from_dlpack(found)
@@ -191,7 +193,7 @@ class Pass:
         """(n, P, P) squares, mirrored; what of a small frame lies in the middle stays where it is."""
         side = self._model.patch_size
         for axis in FLIPS[self._flip]:
-            length = self._movie.source.shape[axis]
+            length = self._source.shape[axis]
             uneven = length < side and (side - length) % 2
             patches = patches.flip(axis)
             patches = patches.roll(-1, axis) if uneven else patches
