@@ -14,6 +14,7 @@ pytest.importorskip("safetensors")
 
 from gpucalcium import backend, nets
 from gpucalcium.cinac import CinacDataMovie, CinacRecording, predict_activity
+from gpucalcium.cinac.shipped import FOLDER
 from gpucalcium.cli import main
 from gpucalcium.cnmf.storage import load_CNMF
 from gpucalcium.errors import MissingWeightsError, ParameterError
@@ -76,6 +77,15 @@ def test_activity_lies_beside_the_spikes(done):
     assert "mine.json" in text
     assert done.facts()["active (%)"] in text
     assert "activity" in done.seconds
+
+
+@pytest.mark.skipif(
+    not (FOLDER / "activity.json").is_file(), reason="this checkout has no trained classifier"
+)
+def test_the_shipped_classifier_is_the_default(scene):
+    found = run(scene.movie, None, RunSettings(**ASKED, cinac=True))
+    assert found.activity.classifier == "activity.json"
+    assert 0 < found.activity.raster.mean() < 0.5
 
 
 def test_not_asked_for_there_is_none(scene, tmp_path):
