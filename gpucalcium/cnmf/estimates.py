@@ -54,7 +54,7 @@ class Estimates(EstimatesState):
     sn : (d,) array
         Noise level of each pixel.
     W, b0 : sparse, (d,) array
-        Ring background.
+        Ring background; `b` `f`, if there is one as well, is its factorisation.
     F_dff, F_dff_dec, S_dff : (K, T) arrays
         Relative fluorescence, the same denoised, and its spikes.
     idx_components, idx_components_bad : (n,) int arrays
