@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 
 import numpy as np
 import pytest
@@ -18,7 +19,10 @@ from gpucalcium.cinac.shipped import FOLDER
 from gpucalcium.cli import main
 from gpucalcium.cnmf.storage import load_CNMF
 from gpucalcium.errors import MissingWeightsError, ParameterError
+from gpucalcium.movies import open_movie
 from gpucalcium.pipeline import RunSettings, read_activity, run
+from gpucalcium.pipeline.activity import cell_activity, load_classifier
+from gpucalcium.pipeline.stages import Stages
 from gpucalcium.simulate import two_photon
 
 SMALL = {"conv_filters": (4, 4, 4, 4), "lstm_sizes": (4,), "bin_lstm_size": 4, "window_len": 50}
@@ -95,10 +99,11 @@ def test_not_asked_for_there_is_none(scene, tmp_path):
     assert read_activity(tmp_path / "out" / "results.hdf5") is None
 
 
-def test_movie_without_cells(classifier):
-    noise = np.random.default_rng(0).normal(100, 5, (200, 32, 32)).astype(np.float32)
-    found = run(noise, None, RunSettings(**ASKED, cinac=True, cinac_model=classifier))
-    assert found.activity is None or len(found.accepted)
+def test_without_accepted_cells_there_is_none(scene, classifier, done):
+    found = copy(done.estimates)
+    found.idx_components = np.array([], int)
+    loaded = load_classifier(RunSettings(cinac=True, cinac_model=classifier))
+    assert cell_activity(found, open_movie(scene.movie), loaded, Stages()) is None
 
 
 def test_command(scene, classifier, tmp_path, capsys):
