@@ -324,6 +324,24 @@ def test_no_cells_is_an_empty_result(movie):
     assert found.b0.shape == (movie[0].size,)
 
 
+def test_one_cell_and_a_field_smaller_than_its_box():
+    one = one_photon((24, 26), 200, ((11, 12),), seed=3)
+    found = fit(one.Y).estimates
+    assert found.A.shape == (24 * 26, 1)
+    assert np.corrcoef(found.C[0], one.C[0])[0, 1] > 0.95
+    small = one_photon((8, 7), 200, ((4, 3),), seed=3)  # its box would be 19 x 19
+    assert fit(small.Y, min_corr=0.5, min_pnr=4).estimates.A.shape[1] <= 1
+
+
+def test_a_patch_where_nothing_happens(scene):
+    Y = scene.Y.copy()
+    Y[:, :, :20] = 100
+    found = fit(Y, rf=10, stride=6, only_init_patch=True, p_ssub=1, p_tsub=1).estimates
+    image = np.asarray(found.A.sum(1)).reshape(scene.dims, order="F")
+    assert not image[:, :18].any()
+    assert 1 <= found.A.shape[1] <= 3
+
+
 def test_fewer_cells_than_asked_and_as_many_as_asked(scene):
     assert fit(scene.Y, k=50, only_init_patch=True).estimates.A.shape[1] == 4
     assert fit(scene.Y, k=1, only_init_patch=True).estimates.A.shape[1] == 1
