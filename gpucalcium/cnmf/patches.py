@@ -60,17 +60,17 @@ log = logging.getLogger(__name__)
 
 def fit(cnmf: CNMF, images: Any, indices: Sequence[slice]) -> None:
     """`CNMF.fit` with `patch.rf` set."""
-    _check(cnmf)
+    path = images if isinstance(images, (str, os.PathLike)) else None
+    _check(cnmf, path)
     source = open_movie(images)
     dims = source.shape[1:]
     window = (*indices, *[slice(None)] * (len(dims) - len(indices)))
     if len(window) == len(dims):
         window = inside_border(dims, window, cnmf.params.get("patch", "border_pix"))
-    path = images if isinstance(images, (str, os.PathLike)) else None
     _fit.fit(cnmf, source, window, lambda work, part: _run(work, part, path))
 
 
-def _check(cnmf: CNMF) -> None:
+def _check(cnmf: CNMF, path: Any) -> None:
     """Refuse, before any work, what patches do not carry out."""
     params = cnmf.params
     if params.get("patch", "nb_patch") < 0:
@@ -88,10 +88,10 @@ def _check(cnmf: CNMF) -> None:
         )
     if cnmf.dview is not None:
         mapper(cnmf.dview)
-        if not params.get("patch", "in_memory"):
+        if not params.get("patch", "in_memory") and path is None:
             raise NotSupportedError(
-                "in_memory=False reads a patch anew for each step, which is not done behind dview: use "
-                "in_memory=True, or dview=None"
+                "in_memory=False reads a patch anew for each step, and behind dview there is only what is sent there: "
+                "give the path of a file, or use in_memory=True or dview=None"
             )
 
 
@@ -254,11 +254,13 @@ def run_patch(job: _Job) -> PatchResult:
         movie = PixelMovie(source := open_movie(job.movie), tuple(source.shape[1:]))
     else:
         source = open_movie(job.movie)
-        if reads_windows(source):
-            frames = read_window(source, job.window)
+        if not job.cnmf.params.get("patch", "in_memory"):
+            part: FrameSource = Cropped(source, job.window)
+        elif reads_windows(source):
+            part = open_movie(read_window(source, job.window))
         else:
-            (frames,) = read_windows(source, [job.window])
-        movie = PixelMovie(open_movie(frames), shape_of(job.window))
+            part = open_movie(read_windows(source, [job.window])[0])
+        movie = PixelMovie(part, shape_of(job.window))
     return _found_in(job.cnmf, movie)
 
 

@@ -247,6 +247,19 @@ def test_files_give_what_arrays_give(scene, tmp_path, order, in_memory):
         assert_same(m.fit(path).estimates, found)
 
 
+@pytest.mark.parametrize("border_pix", [0, 2])
+def test_patches_behind_dview_stay_in_the_file(scene, tmp_path, border_pix, monkeypatch):
+    """Never a whole patch in memory: the functions that cut one out are not called."""
+    path = save_memmap([scene.Y], base_name=str(tmp_path / "m"), order="C")
+    options = {**SETTINGS, **GRID, "border_pix": border_pix}
+    expected = CNMF(1, **options).fit(path).estimates
+    streamed = CNMF(1, **options, dview=Pool())
+    streamed.params.change_params({"patch": {"in_memory": False}})
+    for name in ("read_window", "read_windows"):
+        monkeypatch.setattr(f"gpucalcium.cnmf.patches.{name}", None)
+    assert_same(streamed.fit(path).estimates, expected)
+
+
 def test_memory_stays_within_the_budget(tmp_path):
     """Of a movie of four budgets, with all that is found."""
     movie = np.random.default_rng(0).normal(90, 9, (600, 160, 150)).astype(np.float32)

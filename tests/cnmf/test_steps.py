@@ -66,7 +66,9 @@ def test_components_that_there_are_not(fitted, numbers):
         copy.deepcopy(fitted).remove_components(numbers)
 
 
-@pytest.mark.parametrize("numbers", [[1], 1, (-3,), np.array([False, True, False, False]), np.array([1], np.uint8)])
+@pytest.mark.parametrize(
+    "numbers", [[1], 1, (-3,), np.array([False, True, False, False]), np.array([1], np.uint8)]
+)
 def test_a_component_by_number_or_mask(fitted, numbers):
     left = copy.deepcopy(fitted).remove_components(numbers).estimates
     assert_array_equal(left.C, fitted.estimates.C[[0, 2, 3]])
@@ -76,7 +78,7 @@ def test_a_component_by_number_or_mask(fitted, numbers):
     "options", [{"order": [0, 99]}, {"use_groups": True}, {"use_groups": True, "groups": [[0, 7]]}]
 )
 def test_orders_that_cannot_be(scene, fitted, options):
-    with pytest.raises(ParameterError, match="order|groups"):
+    with pytest.raises(ParameterError, match=r"order|groups"):
         copy.deepcopy(fitted).HALS4traces(scene.Y, **options)
 
 
