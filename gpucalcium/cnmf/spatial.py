@@ -17,6 +17,7 @@ MAX_SWEEPS = 20_000  # of coordinate descent in one pixel; ten suffice unless tw
 TOLERANCE = 1e-5  # of the penalty: how exactly the optimality conditions hold
 RESIDUAL_BOUND = 1.2  # nnls_L0 drops regressors while the residual is within this of noise level^2 x frames
 BACKGROUND_SWEEPS = 5
+CONSTANT = 1e-6  # of its norm: a trace that varies less is one value, as single precision has it
 
 
 def update_spatial_components(
@@ -116,7 +117,7 @@ def update_spatial_components(
         support = determine_search_location(
             problem.A, problem.dims, method_exp, min_size, max_size, dist, expandCore
         )
-    problem = _without_silent(problem._replace(A=support), normalize_yyt_one)
+    problem = _without_silent(problem._replace(A=support), normalize_yyt_one, method_ls == "lasso_lars")
     where_b = _background_support(problem, bool(low_rank_background))
     sums = _Sums.over(movie, problem, where_b, squares=method_ls == "nnls_L0")
     A = _regress(sums, problem, method_ls, movie.T, noise_thr)
@@ -178,10 +179,16 @@ def _checked(movie: PixelMovie, C: Any, f: Any, A_in: Any, sn: Any, dims: Any, b
     return _Problem(A, C, f, b_in, sn, tuple(int(n) for n in dims))
 
 
-def _without_silent(problem: _Problem, unit: bool) -> _Problem:
-    """Without components whose trace sums to zero or NaN; traces of unit norm if asked."""
+def _without_silent(problem: _Problem, unit: bool, centred: bool) -> _Problem:
+    """Without components whose trace sums to zero or NaN; traces of unit norm if asked.
+
+    Where means are taken out, `centred`, a constant trace says nothing either: its weights would be rounding
+    errors over rounding errors.
+    """
     totals = problem.C.sum(1)
     alive = np.isfinite(totals) & (totals != 0)
+    if centred:
+        alive[alive] = problem.C[alive].std(1) > CONSTANT * np.sqrt((problem.C[alive] ** 2).mean(1))
     C = problem.C[alive]
     if unit:
         C = C / np.sqrt((C * C).sum(1, keepdims=True))

@@ -88,7 +88,7 @@ def test_pixels_without_noise_level_are_left_out(scene):
     assert A[1::2].any()
 
 
-@pytest.mark.parametrize("bad", [0.0, np.nan])
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf, 0.1])
 def test_silent_components_are_dropped(scene, bad):
     C = scene.C.copy()
     C[1] = bad
