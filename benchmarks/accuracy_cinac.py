@@ -128,7 +128,7 @@ def types_table(scenes: Sequence[Scene], network: nets.Network) -> NDArray[np.in
     counts = np.zeros((3, 3), np.int64)
     for scene_ in scenes:
         found = predict_cell_types(
-            scene_.recording, np.arange(len(scene_.raw)), network, n_segments=4, all_pixels=True
+            scene_.recording, np.arange(len(scene_.raw)), network, n_segments=3, all_pixels=True
         )
         for true, segments in zip(scene_.made.cell_types, found, strict=True):
             counts[DEFAULT_CELL_TYPES.code(true), segments.mean(axis=0).argmax()] += 1

@@ -52,16 +52,18 @@ OF_ACTIVITY: Mapping[str, Any] = {
     "per_frame_head": True,
     "patches_per_epoch": 1000,
     "max_validation_patches": 200,
-    "n_epochs": 40,
+    "n_epochs": 25,
 }
 OF_TYPES: Mapping[str, Any] = {
     "cell_type_classifier_mode": True,
     "with_all_pixels": True,
-    "learning_rate_start": 1e-3,
-    "n_windows_len_to_keep_by_cell": 3,
-    "patches_per_epoch": 800,
-    "max_validation_patches": 200,
-    "n_epochs": 20,
+    "window_len": 50,
+    "batch_size": 32,
+    "n_windows_len_to_keep_by_cell": 4,
+    "patches_per_epoch": 1600,
+    "max_validation_patches": 400,
+    "norm_batches": 12,
+    "n_epochs": 6,
 }
 FULL: Mapping[str, Any] = {"n_epochs": 15, "batch_size": 64}
 """With ``--full``: networks of activity of the published size, and all else as `CinacModel` has it."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,9 @@ class Schedule:
     """Windows in an epoch, of those there are; None: all."""
     clip_norm: float | None = None
     """Longest gradient of a step; None: any."""
+    norm_batches: int = 0
+    """Batches by which means and variances of batch normalisation are measured anew after each epoch, with all features
+    there; 0: the running ones count, which lag behind the weights and saw features dropped."""
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -153,6 +157,8 @@ class Trainer:
             torch.manual_seed(self._seed)
             for epoch in range(1, self.schedule.n_epochs + 1):
                 loss, accuracy = self._epoch(training)
+                if self.schedule.norm_batches:
+                    self._measure_norms(training)
                 scores = self.evaluate(validation)
                 self.history.add(
                     loss=loss,
@@ -200,6 +206,23 @@ class Trainer:
             right, count = right + float(hits.sum()), count + hits.numel()
         module.eval()
         return total / weight, right / count
+
+    def _measure_norms(self, patches: Sequence[MoviePatchData]) -> None:
+        """Means and variances of batch normalisation over some batches, with the weights as they are now."""
+        module, kind = self.network.torch_module, self._torch.nn.modules.batchnorm._BatchNorm
+        norms = [part for part in module.modules() if isinstance(part, kind)]
+        momenta = [part.momentum for part in norms]
+        module.eval()
+        for part in norms:
+            part.reset_running_stats()
+            part.momentum = None  # a plain mean over batches
+            part.train()
+        with self._torch.no_grad():
+            for (windows, _, _), changes in islice(self._batches(patches), self.schedule.norm_batches):
+                module(self._inputs(windows, changes))
+        for part, momentum in zip(norms, momenta, strict=True):
+            part.momentum = momentum
+        module.eval()
 
     def evaluate(self, patches: Sequence[MoviePatchData]) -> dict[str, float]:
         """Loss and accuracy; of activity also precision, recall and F1 of frames."""

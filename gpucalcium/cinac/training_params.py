@@ -108,6 +108,8 @@ class TrainingParams:
     """Windows in the validation set, drawn from those there are; None: all."""
     clip_norm: float | None = None
     """Longest gradient of a step; None: any."""
+    norm_batches: int = 0
+    """Batches by which batch normalisation is measured anew after each epoch; 0: running means count."""
     device: str | None = None
     """"cpu", "cuda" or "cuda:1"; default: the active device of the library."""
 
@@ -156,6 +158,7 @@ class TrainingParams:
             shuffle=self.with_shuffling,
             patches_per_epoch=self.patches_per_epoch,
             clip_norm=self.clip_norm,
+            norm_batches=self.norm_batches,
         )
 
     @property

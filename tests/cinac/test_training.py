@@ -277,3 +277,16 @@ def test_all_frames_of_a_window_are_changed_alike():
     frame = torch.randn(1, 1, 9, 9, generator=torch.Generator().manual_seed(0))
     made = transformed(frame.expand(5, 6, -1, -1), draw_affines(5, 9, torch.Generator().manual_seed(2)))
     assert torch.equal(made, made[:, :1].expand_as(made))
+
+
+def test_batch_normalisation_is_measured_anew(blinking):
+    net = network(batch_norm=True, dropout=0.3)
+    net.torch_module.encoders[0].norm_0.running_mean.fill_(50.0)
+    trainer = Trainer(net, Schedule(norm_batches=2, batch_size=10, shuffle=False), 0)
+    trainer._measure_norms(blinking)
+    norm = net.torch_module.encoders[0].norm_0
+    assert norm.momentum == pytest.approx(0.01) and not net.torch_module.training
+    frames = torch.from_numpy(trainer._loader.load(blinking)).movedim(1, 0).flatten(0, 2)
+    with torch.no_grad():
+        seen = net.torch_module.encoders[0].conv_0(frames[:, None])
+    torch.testing.assert_close(norm.running_mean, seen.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
