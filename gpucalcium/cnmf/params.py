@@ -330,8 +330,8 @@ class CNMFParams:
 
         Parameters
         ----------
-        movie : (T, d1, d2) movie as `open_movie` takes it
-            30 frames and 16 x 16 pixels or more. About 1000 frames of it are registered.
+        movie : (T, d1, d2[, d3]) movie as `open_movie` takes it
+            30 frames and 16 x 16 pixels or more. About 1000 frames of it are registered, in parts if these move apart.
 
         Returns
         -------
@@ -342,7 +342,7 @@ class CNMFParams:
         Raises
         ------
         MovieShapeError, MovieValueError, NotSupportedError
-            A movie too small or without a finite pixel; a volume.
+            A movie too small or without a finite pixel; a one-photon volume.
         """
         measured = measure(movie, is_one_photon(self.groups))
         proposals = propose(measured, self.groups)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpucalcium.cnmf.params_measure import Measured
+from gpucalcium.cnmf.params_measure import DISC_TO_GSIG, LOCAL_PX, Measured
 from gpucalcium.cnmf.snr import trace_snr
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ WHOLE_FIELD_PATCHES = 3  # fields less than so many patches wide are fitted as o
 RISE_SHARE = 5  # of the decay time is the rise of common indicators (Dana et al. 2019, Nat. Methods 16:649)
 RISE_FRAMES = 2  # in fewer a rise is not told from a jump
 FRAMES_A_DECAY = 4  # that down-sampling in time leaves of a transient
+LEAST_ACROSS = 0.5  # planes; a cell in one plane only is not narrower than the plane
 GSIG_KEPT = 2.0  # px, least gSig after down-sampling: a Gaussian of 2 px is sampled without loss
 MOST_DOWN = 4  # times
 ROLLING_DECAYS = 8  # decay times in the rolling mean, as 100 frames are at 30 Hz and 0.4 s
@@ -84,12 +85,15 @@ def is_one_photon(groups: Mapping[str, Mapping[str, Any]]) -> bool:
 def propose(measured: Measured, groups: Mapping[str, Mapping[str, Any]]) -> tuple[Proposal, ...]:
     """Values for a movie of which `measured` is known; rate, decay time and kind of microscope are in `groups`."""
     one_photon = is_one_photon(groups)
-    found = [*_times(measured, groups["data"]["fr"], groups["data"]["decay_time"]), *_motion(measured)]
+    found = [*_times(measured, groups["data"]["fr"], groups["data"]["decay_time"]), *_axes(measured, groups)]
+    found += _motion(measured)
     if one_photon:
         found += _one_photon(measured)
     if measured.gSig is not None:
         found += _cells(measured, measured.gSig, one_photon)
-    return tuple(found)
+    return tuple(
+        {(p.group, p.key): p for p in found}.values()
+    )  # what was measured takes the place of a start
 
 
 def _times(measured: Measured, fr: float, decay_s: float) -> Iterator[Proposal]:
@@ -128,6 +132,17 @@ def noise_snr(frames: int, window: int) -> float:
     return float(np.quantile(trace_snr(noise, 1.0, window), 1 - FALSE_ALARMS))
 
 
+def _axes(measured: Measured, groups: Mapping[str, Mapping[str, Any]]) -> Iterator[Proposal]:
+    """Of a volume: what registration needs an entry of for every axis, at first as long as the others."""
+    if len(measured.dims) == 3:
+        yield Proposal("motion", "is3D", True, "the movie is a volume")
+        for key in ("max_shifts", "strides", "overlaps"):
+            values = tuple(groups["motion"][key])
+            least = 1 if key == "strides" else 0
+            across = max(least, min(values[0], (measured.dims[2] - 1) // 2))
+            yield Proposal("motion", key, (*values[:2], across), "one entry for each axis, of few planes")
+
+
 def _motion(measured: Measured) -> Iterator[Proposal]:
     if measured.shifts is None:
         return
@@ -141,8 +156,14 @@ def _motion(measured: Measured) -> Iterator[Proposal]:
         f"frames lie up to {seen} px from their usual place, and room for more",
     )
     farthest = max(measured.shifts)
-    border = math.ceil(farthest) if farthest > STILL_PX else 0
-    yield Proposal("patch", "border_pix", border, f"pixels that {seen} px of motion bring in at the border")
+    border = math.ceil(farthest) if farthest > STILL_PX and len(measured.dims) == 2 else 0
+    why = f"pixels that {seen} px of motion bring in at the border"
+    yield Proposal("patch", "border_pix", border, why if len(measured.dims) == 2 else "it is for planes")
+    if measured.local_shift is not None:
+        bent = measured.local_shift > LOCAL_PX
+        lie = f"parts of a frame lie up to {measured.local_shift:.2f} px from where it lies as a whole"
+        tell = "" if bent else f", {LOCAL_PX:g} px of which may be noise: rigid registration will do"
+        yield Proposal("motion", "pw_rigid", bent, lie + tell)
 
 
 def _one_photon(measured: Measured) -> Iterator[Proposal]:
@@ -162,30 +183,32 @@ def _one_photon(measured: Measured) -> Iterator[Proposal]:
 
 
 def _cells(measured: Measured, gSig: float, one_photon: bool) -> Iterator[Proposal]:
-    sigma = round(gSig, 1)
-    yield Proposal(
-        "init",
-        "gSig",
-        [sigma, sigma],
-        f"cells are {2 * (measured.half_width or 0):.1f} px wide at half their height",
-    )
-    box = 2 * math.ceil(2 * gSig) + 1 if one_photon else 2 * round(measured.half_width or 0) + 1
+    volume = len(measured.dims) == 3
+    across = [max(measured.gSig_across or 1.0, LEAST_ACROSS)] if volume else []
+    sigmas = [round(sigma, 1) for sigma in (gSig, gSig, *across)]
+    seen = f"cells are {2 * (measured.half_width or 0):.1f} px wide at half their height"
+    deep = f", and {2 * measured.half_depth:.1f} planes deep" if measured.half_depth else ""
+    yield Proposal("init", "gSig", sigmas, seen + deep)
+    side = 2 * math.ceil(2 * gSig) + 1 if one_photon else 2 * round(measured.half_width or 0) + 1
     spread = "twice gSig to each side, where a Gaussian ends" if one_photon else "the width of a cell"
-    yield Proposal("init", "gSiz", (box, box), spread)
-    ssub = int(np.clip(gSig / GSIG_KEPT, 1, MOST_DOWN))
-    yield Proposal("init", "ssub", ssub, f"leaves a gSig of {gSig / ssub:.1f} px")
+    box = (side, side, *(2 * round(sigma / DISC_TO_GSIG) + 1 for sigma in across))
+    yield Proposal("init", "gSiz", box, spread)
+    ssub = int(np.clip(min(sigmas) / GSIG_KEPT, 1, MOST_DOWN))
+    yield Proposal("init", "ssub", ssub, f"leaves a gSig of {min(sigmas) / ssub:.1f} px")
     if one_photon:
         width = max(1, round(gSig))
         yield Proposal(
             "motion", "gSig_filt", (width, width), "frames are registered by structure as large as cells"
         )
-    strides = tuple(min(96, max(4 * box, n // 5)) for n in measured.dims)
+    strides = tuple(min(96, n, max(4 * b, n // 5)) for n, b in zip(measured.dims, box, strict=True))
     yield Proposal(
         "motion", "strides", strides, "patches of several cells each, should registration be piecewise"
     )
-    rf = PATCH_CELLS * box // 2
-    patched = min(measured.dims) >= WHOLE_FIELD_PATCHES * 2 * rf and not one_photon
-    yield from _patches(measured, rf, box) if patched else _whole_field(measured, one_photon)
+    rf = PATCH_CELLS * side // 2
+    wide = (
+        min(measured.dims) >= WHOLE_FIELD_PATCHES * 2 * rf
+    )  # a volume has too few planes to be cut across them
+    yield from _patches(measured, rf, side) if wide and not one_photon else _whole_field(measured, one_photon)
 
 
 def _patches(measured: Measured, rf: int, box: int) -> Iterator[Proposal]:

@@ -157,9 +157,54 @@ def test_too_small_movies(shape):
         CNMFParams().suggest(np.zeros(shape))
 
 
-def test_volumes_are_refused():
+def test_one_photon_volumes_are_refused():
+    params = CNMFParams(method_init="corr_pnr", center_psf=True)
     with pytest.raises(NotSupportedError, match="volume"):
-        CNMFParams().suggest(np.zeros((40, 20, 20, 3)))
+        params.suggest(np.zeros((40, 20, 20, 3)))
+
+
+@pytest.mark.parametrize(("sigma", "cells", "motion"), [((3, 3, 1.3), 12, 2), ((4, 4, 2), 8, 0)])
+def test_volumes(simulate, sigma, cells, motion):
+    """Depth within a quarter: a plane is as thick as what is measured."""
+    scene = simulate.volume(T=300, sigma=sigma, K=cells, shifts=motion, shape=(56, 60, 10))
+    suggestion = CNMFParams(fr=10, decay_time=0.8).suggest(scene["Y"])
+    found, params = suggestion.measured, suggestion.params
+    assert found.gSig == pytest.approx(sigma[0], rel=0.18)
+    assert found.gSig_across == pytest.approx(sigma[2], rel=0.25)
+    assert found.cells == pytest.approx(cells, rel=0.35)
+    true = np.abs(scene["shifts"] - np.median(scene["shifts"], axis=0)).max(axis=0)
+    assert found.shifts == pytest.approx(true, abs=0.5)
+    assert len(params.init["gSig"]) == len(params.init["gSiz"]) == len(params.motion["max_shifts"]) == 3
+    assert params.motion["is3D"]
+    assert params.patch["border_pix"] == 0
+    assert "motion.pw_rigid" not in suggestion.reasons
+
+
+@pytest.mark.slow
+def test_a_fit_of_a_volume_takes_what_is_suggested(simulate):
+    scene = simulate.volume(T=300, K=12, shape=(56, 60, 10))
+    params = CNMFParams(fr=10, decay_time=0.8, only_init_patch=False).suggest(scene["Y"]).params
+    found = CNMF(1, params=params).fit(scene["Y"]).estimates
+    assert f1(found.A, found.C, scene["A"], scene["C"])[0] > 0.85
+
+
+@pytest.mark.parametrize(("bent", "expected"), [(0, False), (2, True), (4, True)])
+def test_parts_that_move_apart_ask_for_piecewise_registration(simulate, bent, expected):
+    scene = simulate.moving_two_photon(T=300, max_shift=5, nonrigid=bent, seed=1)
+    suggestion = CNMFParams(fr=20).suggest(scene["Y"])
+    assert suggestion.params.motion["pw_rigid"] is expected
+    field = np.einsum("tam,mij->taij", scene["coef"], scene["modes"]) if bent else np.zeros((1, 2, 1, 1))
+    true = np.quantile(np.linalg.norm(field, axis=1), 0.95)  # of pixels; patches lie farther inside
+    assert suggestion.measured.local_shift == pytest.approx(0.8 * true, abs=0.3)
+    assert "as a whole" in suggestion.reasons["motion.pw_rigid"]
+
+
+@pytest.mark.parametrize(("frames", "bent", "seed"), [(200, 0, 2), (400, 0, 1), (400, 2, 1)])
+def test_size_of_cells_that_move(simulate, frames, bent, seed):
+    """Half of these cells are filled, with a radius of 4.2 at half height, half are donuts of 5.9."""
+    scene = simulate.moving_two_photon(T=frames, nonrigid=bent, seed=seed, shape=(96, 100), K=35)
+    found = measure(scene["Y"])
+    assert found.half_width == pytest.approx(radius_at_half_height(scene["A"], scene["dims"]), rel=0.18)
 
 
 @pytest.mark.slow
