@@ -44,7 +44,7 @@ SMALL: Mapping[str, Any] = {
     "learning_rate_reduction_patience": 3,
     "clip_norm": 1.0,
 }
-"""Small networks, with batch normalisation and Adam, which learn in few steps."""
+"""Small networks. Of activity with batch normalisation, which learns in far fewer steps."""
 OF_ACTIVITY: Mapping[str, Any] = {
     "overlap_value": 0.5,
     "keep_short_segments": 0,
@@ -58,12 +58,13 @@ OF_TYPES: Mapping[str, Any] = {
     "cell_type_classifier_mode": True,
     "with_all_pixels": True,
     "window_len": 50,
-    "batch_size": 32,
+    "with_batch_normalization": False,
+    "learning_rate_start": 1e-3,
+    "batch_size": 16,
     "n_windows_len_to_keep_by_cell": 4,
     "patches_per_epoch": 1600,
-    "max_validation_patches": 400,
-    "norm_batches": 12,
-    "n_epochs": 6,
+    "max_validation_patches": 200,
+    "n_epochs": 8,
 }
 FULL: Mapping[str, Any] = {"n_epochs": 15, "batch_size": 64}
 """With ``--full``: networks of activity of the published size, and all else as `CinacModel` has it."""
