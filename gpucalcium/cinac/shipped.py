@@ -36,6 +36,7 @@ def weights(name: str) -> tuple[str, str, str]:
     for path in files:
         if not path.is_file():
             raise MissingWeightsError(
-                f"{path} is not there: install gpucalcium again, or train it: python -m gpucalcium.cinac.train {name} FOLDER"
+                f"{path} is not there: install gpucalcium again, or train it: "
+                f"python -m gpucalcium.cinac.train {name} FOLDER"
             )
     return str(files[0]), str(files[1]), f"gpucalcium_{name}"

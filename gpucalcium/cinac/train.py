@@ -64,7 +64,7 @@ OF_TYPES: Mapping[str, Any] = {
     "n_windows_len_to_keep_by_cell": 4,
     "patches_per_epoch": 1600,
     "max_validation_patches": 200,
-    "n_epochs": 8,
+    "n_epochs": 14,
 }
 FULL: Mapping[str, Any] = {"n_epochs": 15, "batch_size": 64}
 """With ``--full``: networks of activity of the published size, and all else as `CinacModel` has it."""
