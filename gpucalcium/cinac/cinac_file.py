@@ -48,7 +48,9 @@ class CinacFileReader:
         Not an HDF5 file, or truncated.
     """
 
-    def __init__(self, file_name: PathLike, frames_to_keep: Mapping[Segment, ArrayLike] | None = None) -> None:
+    def __init__(
+        self, file_name: PathLike, frames_to_keep: Mapping[Segment, ArrayLike] | None = None
+    ) -> None:
         self.file_name = Path(file_name)
         if not self.file_name.is_file():
             raise MovieNotFoundError(

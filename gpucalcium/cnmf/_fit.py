@@ -129,7 +129,9 @@ def fit(
     vars(cnmf).update(vars(work))
     if not found.A.shape[1]:
         still = not np.any(found.sn)
-        log.warning("no components: %s", "the movie does not change" if still else "nothing stands out of the noise")
+        log.warning(
+            "no components: %s", "the movie does not change" if still else "nothing stands out of the noise"
+        )
 
 
 def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None:
@@ -142,7 +144,9 @@ def all_steps(cnmf: CNMF, movie: PixelMovie, done: Callable[[], object]) -> None
     elif estimates.C is None:
         start_from_masks(cnmf, movie)
     elif estimates.f is None and not has_ring(cnmf):
-        estimates.b, estimates.f = background_beside(movie, estimates.A, estimates.C, params.get("init", "nb"))
+        estimates.b, estimates.f = background_beside(
+            movie, estimates.A, estimates.C, params.get("init", "nb")
+        )
     done()
     refined = not params.get("patch", "only_init")
     if estimates.W is None and (refined_beside_ring(cnmf) if refined else has_ring(cnmf)):

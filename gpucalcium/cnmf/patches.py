@@ -229,7 +229,9 @@ def _cells(params: CNMFParams, shape: tuple[int, ...], window: Window) -> dict[s
         at = np.asarray(seeds).reshape(-1, len(shape)) - first
         at = at[((at >= 0) & (at < shape)).all(1)]
         return {"seed_method": at, "K": len(at)}
-    if init["K"] is not None or init["method_init"].lower() == "corr_pnr":  # which stops where no seed is left
+    if (
+        init["K"] is not None or init["method_init"].lower() == "corr_pnr"
+    ):  # which stops where no seed is left
         return {}
     box = per_axis(init["gSiz"], len(shape), "gSiz")
     return {"K": max(1, round(math.prod(shape) / (ROOM_A_CELL_HAS * math.prod(box))))}

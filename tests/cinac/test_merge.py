@@ -27,7 +27,9 @@ def by_loop(shape, cells, starts, predictions):
 )
 def test_equals_a_loop_in_any_order_and_any_batches(n_cells, n_frames, length, classes, seed):
     rng = np.random.default_rng(seed)
-    pairs = np.array([(c, s) for c in range(n_cells) for s in range(n_frames) if rng.random() < 0.3] or [(0, 0)])
+    pairs = np.array(
+        [(c, s) for c in range(n_cells) for s in range(n_frames) if rng.random() < 0.3] or [(0, 0)]
+    )
     predictions = rng.random((len(pairs), length, classes)).astype(np.float32)
     expected = by_loop((n_cells, n_frames, classes), *pairs.T, predictions)
     order = rng.permutation(len(pairs))
