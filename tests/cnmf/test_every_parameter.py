@@ -91,7 +91,7 @@ def test_initialize_components(scene, name):
 
 def test_initialize_components_has_no_other_parameter(scene):
     left = untested(initialize_components, INITIAL, OTHER_METHODS)
-    assert left == {"Y", "rolling_length"}  # the latter: test_rolling_mean
+    assert left == {"Y", "rolling_length", "candidates"}  # the last two: test_rolling_mean, test_dense.py
 
 
 @pytest.mark.parametrize("name", SEARCH)
@@ -171,7 +171,9 @@ def test_update_spatial_in_an_ellipse(scene, name):
 
 def test_update_spatial_has_no_other_parameter(scene):
     left = untested(update_spatial_components, {**SPATIAL, **OF_THE_ELLIPSE}, PROCESSES)
-    assert left == {"Y", "dims", "nb", "nrgthr", "low_rank_background"}  # nb: that of f holds
+    known = {"Y", "dims", "nb"}  # nb: that of f holds
+    assert left == known | {"nrgthr", "low_rank_background", "noise_thr"}
+    assert not same(updated(scene), updated(scene, noise_thr=5.0))
     energy = {"thr_method": "nrg"}
     assert not same(updated(scene, **energy), updated(scene, **energy, nrgthr=0.5))
     assert not same(updated(scene), updated(scene, low_rank_background=False))

@@ -21,6 +21,7 @@ def differ(one, other):
 
 INIT = {
     "K": ({}, 1),
+    "candidates": ({"K": 2}, 1.0),
     "gSig": ({"gSiz": [7, 7]}, [3, 2]),
     "gSiz": ({}, [3, 5]),
     "greedyroi_nmf_init_method": ({}, "random"),

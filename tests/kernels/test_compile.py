@@ -23,10 +23,10 @@ def compile_with_nvrtc(text: str, file: str, expressions: list[str], architectur
     options = [*_source.OPTIONS, "-ftz=true", f"-arch=sm_{architecture}"]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    log = b" " * (size + 1)  # is written over: a single byte would be the one that all of Python shares
     nvrtc.nvrtcGetProgramLog(program, log)
     nvrtc.nvrtcDestroyProgram(program)
-    return "" if status == nvrtc.nvrtcResult.NVRTC_SUCCESS else log.decode()
+    return "" if status == nvrtc.nvrtcResult.NVRTC_SUCCESS else log[:size].decode()
 
 
 def kernel_files() -> list[str]:

@@ -312,15 +312,18 @@ def test_median_over_splits_takes_those_that_show_a_pixel():
 
 def test_a_template_of_few_frames_has_no_edge_at_the_border(wing):
     """A volume of twelve planes of which frames lack one at either end: what follows is found as well as it was."""
-    rng = np.random.default_rng(0)
-    scene = gaussian_filter(rng.random((30, 28, 10)), (2, 2, 1)) * 3000
-    shifts = rng.uniform(-1, 1, (16, 3)) * (2, 2, 1)
-    movie = np.stack([shift(scene, s, mode="nearest") for s in shifts]) + rng.normal(
-        0, 20, (16, *scene.shape)
-    )
-    params = RigidParams(max_shifts=(4, 4, 2))
-    first = register_rigid(open_movie(wing.put(movie[:8].astype(np.float32))), params)
-    then = register_rigid(open_movie(wing.put(movie[8:].astype(np.float32))), params, template=first.template)
-    off = then.shifts + shifts[8:]
-    assert not then.quality.clamped.any()
-    assert (np.sqrt(((off - off.mean(axis=0)) ** 2).mean(axis=0)) < (0.06, 0.06, 0.15)).all()
+    off = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        scene = gaussian_filter(rng.random((30, 28, 10)), (2, 2, 1)) * 3000
+        shifts = rng.uniform(-1, 1, (16, 3)) * (2, 2, 1)
+        movie = np.stack([shift(scene, s, mode="nearest") for s in shifts])
+        movie += rng.normal(0, 20, movie.shape)
+        params = RigidParams(max_shifts=(4, 4, 2))
+        first = register_rigid(open_movie(wing.put(movie[:8].astype(np.float32))), params)
+        others = open_movie(wing.put(movie[8:].astype(np.float32)))
+        then = register_rigid(others, params, template=first.template)
+        error = then.shifts + shifts[8:]
+        off.append(error - error.mean(axis=0))
+        assert not then.quality.clamped.any()
+    assert (np.sqrt(np.square(off).mean(axis=(0, 1))) < (0.06, 0.06, 0.15)).all()
