@@ -16,8 +16,8 @@ from gpucalcium.cnmf.params import CNMFParams
 from gpucalcium.cnmf.ring import RingModel
 from gpucalcium.cnmf.storage import load_CNMF
 from gpucalcium.errors import MemoryBudgetError, MovieShapeError, NotSupportedError, ParameterError
-from gpucalcium.movies.source import Source
 from tests.cnmf.one_photon_scenes import one_photon
+from tests.cnmf.reads import Counted
 from tests.cnmf.scenes import f1
 
 SETTINGS = {
@@ -381,23 +381,6 @@ def test_says_what_is_not_there(scene):
 
 
 # ---------------------------------------------------------------------------- how often a movie is read
-
-
-class Counted(Source):
-    """A movie that counts the frames that are read of it."""
-
-    def __init__(self, movie):
-        super().__init__(movie.shape, movie.dtype, "a movie that counts")
-        self.movie, self.read_frames = movie, 0
-
-    def _fill(self, wanted, out):
-        self.read_frames += len(wanted)
-        out[:] = self.movie[wanted.start : wanted.stop : wanted.step]
-
-    def times(self):
-        """How often the movie was read since this was asked last."""
-        times, self.read_frames = self.read_frames / len(self.movie), 0
-        return times
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
